@@ -1,0 +1,111 @@
+"""The bus port: opening it, errors of one line, closing it with all that came in."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+import pytest
+from recorder import CONFIG, HELLO, NoSocket, Recorder, new_link, some_turns
+
+from raftfast.errors import ConfigError
+from raftfast.hot import wire
+from raftfast.net import LinkStats, listen
+
+
+def test_a_port_in_use_is_one_clear_line(run: Any) -> None:
+    async def main() -> None:
+        first = await listen("127.0.0.1", 0, Recorder(), CONFIG)
+        with pytest.raises(OSError, match="cannot listen") as caught:
+            await listen("127.0.0.1", first.port, Recorder(), CONFIG)
+        assert str(caught.value) == f"cannot listen on 127.0.0.1:{first.port}: Address already in use"
+        assert caught.value.errno == errno.EADDRINUSE
+        await first.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ("192.0.2.1", "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
+        ("a..b", "cannot listen on a..b:0: "),
+    ],
+)
+def test_an_address_that_is_not_ours_is_one_clear_line(run: Any, host: str, text: str) -> None:
+    async def main() -> None:
+        with pytest.raises(OSError, match="cannot listen") as caught:
+            await listen(host, 0, Recorder(), CONFIG)
+        assert str(caught.value).startswith(text)
+        assert "\n" not in str(caught.value)
+        assert "Errno" not in str(caught.value)
+
+    run(main())
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_number_that_is_no_port(run: Any, port: int) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError, match=f"not {port}"):
+            await listen("127.0.0.1", port, Recorder(), CONFIG)
+
+    run(main())
+
+
+def test_close_ends_its_links_and_frees_the_port(run: Any) -> None:
+    async def main() -> None:
+        ours, theirs, stats = Recorder(), Recorder(), LinkStats()
+        listener = await listen("127.0.0.1", 0, theirs, CONFIG, stats=stats)
+        port, loop = listener.port, asyncio.get_running_loop()
+        for _ in range(3):
+            await loop.create_connection(lambda: new_link(ours, outbound=True), "127.0.0.1", port)
+        await theirs.until(lambda: len(theirs.opened) == 3)
+        await listener.close("good night")
+        assert theirs.reasons() == ["good night"] * 3, "told before close returns"
+        assert listener.port == 0
+        assert (stats.links_opened, stats.links_closed) == (3, 3)
+        await ours.until(lambda: len(ours.closed) == 3)
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_connection(lambda: new_link(ours, outbound=True), "127.0.0.1", port)
+        await listener.close()
+        again = await listen("127.0.0.1", port, theirs, CONFIG)
+        assert again.port == port
+        await again.close()
+        for link in ours.opened:
+            await link.wait_released()
+
+    run(main())
+
+
+def test_a_connection_that_was_being_taken_when_the_port_closed_is_cut(run: Any) -> None:
+    async def main() -> None:
+        owner = Recorder()
+        listener = await listen("127.0.0.1", 0, owner, CONFIG)
+        await listener.close()
+        late = listener._accept()
+        transport = NoSocket(late)
+        late.connection_made(transport)
+        assert transport.ended == "abort"
+        await some_turns()
+        assert owner.told == []
+
+    run(main())
+
+
+def test_an_empty_host_is_every_address(run: Any) -> None:
+    async def main() -> None:
+        owner, loop = Recorder(), asyncio.get_running_loop()
+        everywhere = await listen("", 0, owner, CONFIG)
+        sock = socket.socket()
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", everywhere.port))
+        await loop.sock_sendall(sock, wire.encode(HELLO))
+        await owner.until(lambda: owner.messages)
+        assert owner.opened[0].peer_ip == "127.0.0.1"
+        sock.close()
+        await owner.until(lambda: owner.closed)
+        await everywhere.close()
+
+    run(main())
