@@ -1,0 +1,164 @@
+"""`raftfast inspect FILE`: what is in a `nodes.conf`, and whether it is sound.
+
+Floor 6. Reads only: no lock is taken and nothing is written, so it may be used on a running node's file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ParseError
+from ..hot import nodesconf
+from ..records import SLOTS, NodeRecord, NodesConf
+from .text import printable
+
+__all__ = ["command", "describe", "facts"]
+
+_PIECE_BYTES = 1 << 20
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+def command(file: Path, as_json: bool) -> int:
+    """Read a nodes.conf FILE and tell what is in it.
+
+    Exit code 0 if it is sound; 1, and one line `FILE: line N: reason` on standard error, if it is not.
+    """
+    data = _read(file)
+    try:
+        conf = nodesconf.parse(data)
+        app_fault = _app_fault(file.parent, conf)
+        if app_fault:
+            raise ParseError(app_fault)
+    except ParseError as error:
+        if as_json:
+            _print_json({"file": str(file), "sound": False, "line": error.lineno or None, "reason": error.reason})
+        raise click.ClickException(f"{file}: {error}") from None
+    if as_json:
+        _print_json({"file": str(file), "sound": True, **facts(conf, len(data))})
+    else:
+        click.echo(f"{printable(str(file))}: sound")
+        for line in describe(conf, len(data)):
+            click.echo(line)
+    return 0
+
+
+def facts(conf: NodesConf, size_bytes: int) -> dict[str, Any]:
+    """Everything in `conf` as plain values for JSON; bytes are text with surrogate escapes.
+
+    Log lines are told by span, terms, types and bytes, not one by one.
+    """
+    entries = conf.entries
+    return {
+        "bytes": size_bytes,
+        "dialect": _dialect(conf),
+        "vars": conf.vars,
+        "nodes": [asdict(node) for node in conf.nodes],
+        "slots_assigned": sum(_slot_count(node) for node in conf.nodes),
+        "log": {
+            "entries": len(entries),
+            "first_index": entries[0][0] if entries else None,
+            "last_index": entries[-1][0] if entries else None,
+            "first_term": entries[0][1] if entries else None,
+            "last_term": entries[-1][1] if entries else None,
+            "bytes": sum(len(line) for _, _, line in entries),
+            "types": dict(sorted(_types(conf).items())),
+        },
+        "torn_tail": conf.torn_tail.decode("utf-8", "surrogateescape"),
+        "warnings": list(conf.warnings),
+    }
+
+
+def describe(conf: NodesConf, size_bytes: int) -> Iterator[str]:
+    """The same for people, line by line."""
+    known = conf.vars
+    yield f"  file       {size_bytes} bytes, {_dialect(conf)}"
+    yield f"  term       {known.get('currentTerm', '-')}, voted for {_text(known.get('votedFor'))}"
+    yield f"  state      of index {known.get('lastApplied', '-')}, term {known.get('snapshotTerm', '-')}"
+    yield f"  log        {_log_span(conf)}"
+    if "appSnapshot" in known:
+        yield f"  app state  {_text(known['appSnapshot'])}, {known.get('appLength')} bytes, checksum right"
+    named = ("currentTerm", "votedFor", "lastApplied", "snapshotTerm", "appSnapshot", "appLength", "appCrc")
+    rest = [f"{printable(name)} {_text(value)}" for name, value in known.items() if name not in named]
+    yield f"  vars       {', '.join(rest) if rest else 'no others'}"
+    voters = sum("learner" not in node.flags for node in conf.nodes)
+    slots = sum(_slot_count(node) for node in conf.nodes)
+    yield f"  nodes      {len(conf.nodes)}, of which voters {voters}; slots {slots} of {SLOTS}"
+    for node in conf.nodes:
+        yield f"    {_node_line(node)}"
+    yield f"  torn tail  {f'{len(conf.torn_tail)} bytes, dropped' if conf.torn_tail else 'none'}"
+    for warning in conf.warnings:
+        yield f"  warning    {printable(warning)}"
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror or error}") from None
+
+
+def _app_fault(folder: Path, conf: NodesConf) -> str | None:
+    """Why the file of the embedded state that `conf` names is not the one it means; None if it is, or none is."""
+    name = conf.vars.get("appSnapshot")
+    if name is None:
+        return None
+    length, crc = 0, 0
+    try:
+        with (folder / str(name)).open("rb") as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                length += len(piece)
+                crc = nodesconf.crc64(piece, crc)
+    except OSError as error:
+        return f"state file {name}: {error.strerror or error}"
+    if length != conf.vars.get("appLength"):
+        return f"state file {name}: {length} bytes, not {conf.vars.get('appLength')}"
+    if f"{crc:016x}" != conf.vars.get("appCrc"):
+        return f"state file {name}: checksum mismatch"
+    return None
+
+
+def _dialect(conf: NodesConf) -> str:
+    if "currentTerm" in conf.vars:
+        return "raft"
+    return "gossip" if conf.nodes else "empty"
+
+
+def _log_span(conf: NodesConf) -> str:
+    entries = conf.entries
+    if not entries:
+        return "no entries"
+    kinds = ", ".join(f"{name} {count}" for name, count in sorted(_types(conf).items()))
+    return f"{entries[0][0]} to {entries[-1][0]}, terms {entries[0][1]} to {entries[-1][1]}: {kinds}"
+
+
+def _types(conf: NodesConf) -> Counter[str]:
+    return Counter(line.split(b" ", 2)[1].decode("ascii", "backslashreplace") for _, _, line in conf.entries)
+
+
+def _slot_count(node: NodeRecord) -> int:
+    return sum(last - first + 1 for first, last in node.slots)
+
+
+def _node_line(node: NodeRecord) -> str:
+    name = f" {node.hostname}" if node.hostname else ""
+    flags = ",".join(node.flags) or "noflags"
+    primary = f" of {node.primary_id}" if node.primary_id else ""
+    address = printable(f"{node.ip}:{node.port}@{node.cport}{name}")
+    return f"{node.id} {address} {flags}{primary} epoch {node.epoch} slots {_slot_count(node)}"
+
+
+def _text(value: int | str | None) -> str:
+    return "nobody" if value is None else printable(str(value))
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value, indent=2))
