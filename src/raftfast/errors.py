@@ -6,6 +6,11 @@ may still take effect (`may_take_effect`): that, and not its name, decides wheth
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .messages import Message
+
 __all__ = [
     "Busy",
     "Compacted",
@@ -88,7 +93,13 @@ class EntryError(RaftError, ValueError):
 
 
 class ProtocolError(RaftError, ValueError):
-    """Bytes on the bus that are no message, or a message that can't be sent as bytes (PROTOCOL 1)."""
+    """Bytes on the bus that are no message, or a message that can't be sent as bytes (PROTOCOL 1).
+
+    `messages` are the whole messages that stood before the fault in what one `FrameDecoder.feed` was given; empty
+    where anything else raised it.
+    """
+
+    messages: tuple[Message, ...] = ()
 
 
 class ParseError(RaftError, ValueError):
