@@ -1,0 +1,184 @@
+"""Snapshots as bytes: one to send, read where it lies; one that arrives, written piece by piece (PROTOCOL 7).
+
+Floor 3. Blocking; each object for one thread at a time, but `SnapshotFile.read` for any. Node lines are bytes here:
+what they say, and whether they are sound, is for those who install them. No messages, no asyncio.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..errors import SnapshotError, StorageError
+from .disk import error_at, read_exactly
+from .folder import AppFile, AppWriter, Folder
+
+__all__ = ["IncomingSnapshot", "SnapshotFile"]
+
+_APP_LINE = re.compile(rb"app (0|[1-9][0-9]{0,19}) ([0-9a-f]{16})\n")
+_APP_LINE_BYTES = len("app 18446744073709551615 0123456789abcdef\n")
+
+
+class SnapshotFile:
+    """A snapshot as it is sent: node lines, then, with an app state file, `app <length> <crc64>` and its bytes.
+
+    The app part is served from the file itself, which is pinned until `close`; nothing is copied. `read` may be called
+    from any thread.
+    """
+
+    def __init__(self, folder: Folder, head: bytes, app: AppFile | None) -> None:
+        self.app = app
+        self.head = head if app is None else head + b"app %d %016x\n" % (app.length, app.crc)
+        self.total = len(self.head) + (0 if app is None else app.length)
+        self._folder = folder
+        self._fd = -1
+        self._closed = False
+        if app is None:
+            return
+        folder.pin(app)
+        path = folder.file(app.name)
+        try:
+            self._fd = folder.disk.open(path, os.O_RDONLY)
+            if folder.disk.size(self._fd) != app.length:
+                raise StorageError(f"{path} does not have the {app.length} bytes that were written")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise error_at(path, error) from error
+            raise
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes from `offset` on: `size` of them, or as many as there are. Raises StorageError."""
+        if self._closed:
+            raise StorageError("the snapshot file is closed")
+        part = self.head[offset : offset + size]
+        start = max(0, offset - len(self.head))
+        length = min(size - len(part), self.total - len(self.head) - start)
+        if length <= 0:
+            return part
+        try:
+            rest = read_exactly(self._folder.disk, self._fd, length, start)
+        except OSError as error:
+            raise StorageError(f"reading a snapshot's app state: {error.strerror or error}") from error
+        return part + rest if part else rest
+
+    def close(self) -> None:
+        """Let the app state file go. Idempotent; removing a big file may block."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._folder.disk.close(fd)
+        if self.app is not None:
+            self._folder.unpin(self.app)
+
+
+class IncomingSnapshot:
+    """A snapshot that arrives in pieces: node lines are kept in memory, app bytes go straight into an app state file.
+
+    Invariants: `next_offset` bytes were taken, in order; `next_offset <= total`; nothing is allocated by `total` or by
+    the length in the app line; once refused or abandoned, its file is gone and it takes nothing more.
+    """
+
+    MAX_HEAD_BYTES = 64 << 20
+    """Node lines beyond this refuse the snapshot."""
+
+    def __init__(self, folder: Folder, index: int, total: int) -> None:
+        self.index = index
+        self.total = total
+        self.next_offset = 0
+        self._folder = folder
+        self._head = bytearray()
+        self._searched = 0
+        self._crc = 0
+        self._writer: AppWriter | None = None
+        self._app: AppFile | None = None
+        self._over = False
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Take a piece at exactly `next_offset`; the offset wanted next.
+
+        **Raises** SnapshotError for an offset or length that does not fit (nothing was taken, it may go on) and for a
+        bad head (abandoned); StorageError where the disk fails (abandoned).
+        """
+        if self._over:
+            raise SnapshotError("this snapshot was finished, refused or abandoned")
+        if offset != self.next_offset:
+            raise SnapshotError(f"a piece at {offset}, where {self.next_offset} is next")
+        if len(data) > self.total - self.next_offset:
+            raise SnapshotError(f"a piece of {len(data)} bytes, where {self.total - self.next_offset} are to come")
+        self.next_offset += len(data)
+        try:
+            if self._writer is not None:
+                self._writer.write(data)
+            else:
+                self._take_head(data)
+        except BaseException:
+            self.abandon()
+            raise
+        return self.next_offset
+
+    def _take_head(self, data: bytes) -> None:
+        """Gather node lines until the app line is whole; what follows it opens the app state file."""
+        head = self._head
+        head += data
+        start = self._app_line_start()
+        if start < 0:
+            if len(head) > self.MAX_HEAD_BYTES:
+                raise SnapshotError(f"more than {self.MAX_HEAD_BYTES} bytes of node lines")
+            return
+        end = head.find(b"\n", start) + 1
+        if end == 0 and len(head) - start < _APP_LINE_BYTES:
+            return
+        found = _APP_LINE.fullmatch(head[start:end])
+        if found is None:
+            raise SnapshotError(f"a bad app line: {bytes(head[start : start + _APP_LINE_BYTES])!r}")
+        length, self._crc = int(found[1]), int(found[2], 16)
+        if length != self.total - end:
+            raise SnapshotError(f"an app state of {length} bytes does not fill a snapshot of {self.total} bytes")
+        rest = bytes(head[end:])
+        del head[start:]
+        self._writer = AppWriter(self._folder, self.index)
+        self._writer.write(rest)
+
+    def _app_line_start(self) -> int:
+        """Where the app line begins, -1 if not seen yet. No node line begins so: an id is longer than `app`.
+
+        **Cost:** linear over all pieces together: what was searched once is not searched again.
+        """
+        if self._head.startswith(b"app "):
+            return 0
+        found = self._head.find(b"\napp ", self._searched)
+        self._searched = found if found >= 0 else max(0, len(self._head) - len(b"\napp"))
+        return found + 1 if found >= 0 else -1
+
+    def finish(self) -> tuple[bytes, AppFile | None]:
+        """The node lines, and the app state file, by now durable and held until it is stored or discarded.
+
+        **Raises** SnapshotError where bytes are missing or the checksum is wrong, StorageError where the disk fails;
+        it is abandoned then. Only to be called once.
+        """
+        if self._over:
+            raise SnapshotError("this snapshot was finished, refused or abandoned")
+        try:
+            if self.next_offset != self.total:
+                raise SnapshotError(f"a snapshot of {self.next_offset} bytes, where {self.total} were announced")
+            if self._writer is not None:
+                self._writer.settle()
+                if self._writer.crc != self._crc:
+                    raise SnapshotError(f"the app state has the checksum {self._writer.crc:016x}, not {self._crc:016x}")
+                self._app = self._writer.finish()
+            elif not self._head.endswith(b"\n"):
+                raise SnapshotError("the snapshot ends within a line")
+        except BaseException:
+            self.abandon()
+            raise
+        self._over = True
+        return bytes(self._head), self._app
+
+    def abandon(self) -> None:
+        """Give it up: the app state file is removed, unless it was stored or pinned meanwhile. Idempotent."""
+        self._over = True
+        if self._writer is not None:
+            self._writer.abandon()
