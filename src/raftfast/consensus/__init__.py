@@ -1,0 +1,11 @@
+"""Raft without I/O: time, messages, proposals and "this is durable now" go in; what to do comes out.
+
+Floor 2. No clock, socket, file, thread, log or randomness of its own anywhere in this folder.
+"""
+
+from .pending import Pending, Proposal
+from .progress import Progress, ProgressState
+from .raft import Raft, Standing
+from .update import Installed, Send, Update
+
+__all__ = ["Installed", "Pending", "Progress", "ProgressState", "Proposal", "Raft", "Send", "Standing", "Update"]

@@ -1,0 +1,101 @@
+"""This node's own proposals, from the call until they are applied, rejected or expired.
+
+Floor 2. A table and nothing else: who gets what, and when, is decided by its caller. `APP` proposals are known by
+their identity, `<client-id>:<sequence>`, so two equal commands never share an answer; a cluster entry is known by its
+bytes, which is enough since it is idempotent (PROTOCOL 6.3).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+__all__ = ["Pending", "Proposal"]
+
+
+class Proposal:
+    """One proposal: its entry, who waits for it (`token`, opaque), and how often it was sent.
+
+    `sent_term` is the term that it was last sent in, 0 if never.
+    """
+
+    __slots__ = ("deadline", "entry", "key", "sent_count", "sent_term", "token")
+
+    def __init__(self, key: bytes, entry: bytes, token: Any, deadline: float) -> None:
+        self.key = key
+        self.entry = entry
+        self.token = token
+        self.deadline = deadline
+        self.sent_term = 0
+        self.sent_count = 0
+
+
+class Pending:
+    """The outstanding proposals in the order in which they were made.
+
+    Invariants: 1. `nbytes` is the sum of the entries' lengths; 2. each proposal stands under its key once.
+    """
+
+    __slots__ = ("_by_key", "_count", "nbytes")
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[bytes, deque[Proposal]] = OrderedDict()
+        self._count = 0
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, proposal: Proposal) -> None:
+        """Takes a proposal in, behind all others."""
+        same = self._by_key.get(proposal.key)
+        if same is None:
+            self._by_key[proposal.key] = deque((proposal,))
+        else:
+            same.append(proposal)
+        self._count += 1
+        self.nbytes += len(proposal.entry)
+
+    def pop(self, key: bytes) -> Proposal | None:
+        """Takes out the oldest proposal under `key`; None if there is none."""
+        same = self._by_key.get(key)
+        if same is None:
+            return None
+        proposal = same.popleft()
+        if not same:
+            del self._by_key[key]
+        self._count -= 1
+        self.nbytes -= len(proposal.entry)
+        return proposal
+
+    def discard(self, proposal: Proposal) -> bool:
+        """Takes this very proposal out. Whether it was in."""
+        same = self._by_key.get(proposal.key)
+        if same is None or proposal not in same:
+            return False
+        same.remove(proposal)
+        if not same:
+            del self._by_key[proposal.key]
+        self._count -= 1
+        self.nbytes -= len(proposal.entry)
+        return True
+
+    def __iter__(self) -> Any:
+        """All proposals, those of one key together, keys in the order of their oldest."""
+        for same in list(self._by_key.values()):
+            yield from list(same)
+
+    def expired(self, now: float) -> list[Proposal]:
+        """Takes out, and returns, those whose deadline has passed. Deadlines need not be in order."""
+        late = [proposal for proposal in self if proposal.deadline <= now]
+        for proposal in late:
+            self.discard(proposal)
+        return late
+
+    def drain(self) -> list[Proposal]:
+        """Takes everything out."""
+        everything = list(self)
+        self._by_key.clear()
+        self._count = 0
+        self.nbytes = 0
+        return everything
