@@ -1,10 +1,14 @@
-"""The three Cython extensions and the variables that steer their build; all else is in pyproject.toml."""
+"""The three Cython extensions and the variables that steer their build; all else is in pyproject.toml.
+
+RAFTFAST_NO_EXTENSIONS=1 builds the pure package; RAFTFAST_CFLAGS takes the place of the compiler's flags.
+"""
 
 import os
 
 from setuptools import Extension, setup
 
 LEAVES = ("log_c", "wire_c", "nodesconf_c")
+FAILED = "raftfast: a compiled leaf could not be built ({}); RAFTFAST_NO_EXTENSIONS=1 builds the pure package instead"
 
 
 def extensions():
@@ -20,10 +24,14 @@ def extensions():
     try:
         return cythonize(modules, build_dir="build/cython", language_level=3)
     except Exception as error:
-        raise SystemExit(
-            f"raftfast: a Cython extension could not be translated ({error}); set RAFTFAST_NO_EXTENSIONS=1 to build "
-            "the pure-Python package instead"
-        ) from error
+        raise SystemExit(FAILED.format(error)) from error
 
 
-setup(ext_modules=extensions())
+ext_modules = extensions()
+try:
+    setup(ext_modules=ext_modules)
+except SystemExit as error:
+    # Where nothing is compiled the failure is another's, and told as it is.
+    if not ext_modules or error.code in (None, 0):
+        raise
+    raise SystemExit(FAILED.format(error)) from error
