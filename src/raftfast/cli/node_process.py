@@ -154,7 +154,9 @@ class NodeProcess:
         return said
 
     def log_lines(self) -> list[str]:
-        """What the process wrote since its last start."""
+        """What the process wrote since its last start; nothing before the first."""
+        if self._process is None:
+            return []
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode("utf-8", "replace").splitlines()
