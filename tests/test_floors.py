@@ -1,7 +1,8 @@
 """Holds the tree to the floors of docs/architecture.md: a file imports only from floors below its own.
 
-Imports are read by `ast` (by pattern in `.pyx` files), never executed, wherever they stand: lazy ones and those for
-type checking count like any other. The checker itself is tested on small sources that break each rule.
+Imports are read by `ast` (by pattern in `.pyx` files), never executed, wherever they stand: lazy ones count like any
+other. Those under `if TYPE_CHECKING:` keep to the floors too, but bring in no clock and close no circle. The checker
+itself is tested on small sources that break each rule.
 """
 
 from __future__ import annotations
@@ -44,9 +45,6 @@ ROOT = "raftfast"
 ROOT_FLOOR = 5.5
 """The package itself holds public names: it may import all that a service may, and only the command line imports it."""
 
-ALIASES = {"folder": "storage", "disk": "storage"}
-"""Files that belong to one unit with another: the parts of the storage."""
-
 APART = {
     "storage": {"consensus", "cluster", "member"},
     "net": {"consensus", "cluster", "member"},
@@ -87,10 +85,11 @@ THIRD_PARTY_OF = {"cli": {"click", "rich", "uvloop"}, "__main__": {"click"}, "te
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the line it stands on and the dotted name it asks for."""
+    """One import: the line it stands on, the dotted name it asks for, whether it is for type checkers alone."""
 
     line: int
     name: str
+    types_only: bool = False
 
 
 def imports_of(source: str, module: str, *, is_package: bool, cython: bool = False) -> Iterator[Import]:
@@ -101,16 +100,29 @@ def imports_of(source: str, module: str, *, is_package: bool, cython: bool = Fal
     if cython:
         yield from _cython_imports(source, base)
         return
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(node.lineno, alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            yield from _from_imports(base, node.level, node.module or "", [a.name for a in node.names], node.lineno)
-        elif isinstance(node, ast.Call) and _is_dynamic_import(node):
-            argument = node.args[0] if node.args else None
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                yield Import(node.lineno, argument.value)
+    tree = ast.parse(source)
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for branch in node.body
+        for inner in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        for item in _imports_in(node, base):
+            yield Import(item.line, item.name, id(node) in guarded)
+
+
+def _imports_in(node: ast.AST, base: list[str]) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(node.lineno, alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        yield from _from_imports(base, node.level, node.module or "", [a.name for a in node.names], node.lineno)
+    elif isinstance(node, ast.Call) and _is_dynamic_import(node):
+        argument = node.args[0] if node.args else None
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+            yield Import(node.lineno, argument.value)
 
 
 def _from_imports(base: list[str], level: int, module: str, names: list[str], line: int) -> Iterator[Import]:
@@ -140,9 +152,7 @@ def _cython_imports(source: str, base: list[str]) -> Iterator[Import]:
 def unit_of(dotted: str) -> str:
     """The top-level unit that a dotted name below `raftfast` lies in; the package itself for its public names."""
     parts = dotted.split(".")
-    if len(parts) > 1 and (parts[1] in FLOORS or parts[1] in ALIASES):
-        return ALIASES.get(parts[1], parts[1])
-    return ROOT
+    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else ROOT
 
 
 def floor_of(unit: str) -> float:
@@ -156,14 +166,14 @@ def faults(files: Mapping[str, str]) -> list[str]:
     modules = {_module_name(path) for path in files}
     for path, source in sorted(files.items()):
         module, top = _module_name(path), path.split("/")[0].split(".")[0]
-        unit = ROOT if path == "__init__.py" else ALIASES.get(top, top)
+        unit = ROOT if path == "__init__.py" else top
         if unit != ROOT and unit not in FLOORS:
             found.append(f"{path}: has no floor; give it one in docs/architecture.md and here")
             continue
         is_package = path.endswith("__init__.py")
         for item in imports_of(source, module, is_package=is_package, cython=path.endswith(".pyx")):
-            found += [f"{path}:{item.line}: {reason}" for reason in _import_faults(unit, item.name)]
-            if item.name.split(".")[0] == ROOT:
+            found += [f"{path}:{item.line}: {reason}" for reason in _import_faults(unit, item)]
+            if item.name.split(".")[0] == ROOT and not item.types_only:
                 edges.setdefault(module, set()).update(_modules_asked(item.name, modules) - {module})
     return found + _cycles(edges)
 
@@ -181,12 +191,12 @@ def _modules_asked(name: str, modules: set[str]) -> set[str]:
     return set()
 
 
-def _import_faults(unit: str, name: str) -> Iterator[str]:
-    if name.split(".")[0] == ROOT:
-        yield from _inner_faults(unit, name)
+def _import_faults(unit: str, item: Import) -> Iterator[str]:
+    outside = item.name.split(".")[0]
+    if outside == ROOT:
+        yield from _inner_faults(unit, item.name)
         return
-    outside = name.split(".")[0]
-    if unit in PURE and outside in IMPURE:
+    if unit in PURE and outside in IMPURE and not item.types_only:
         yield f"{unit} is pure and imports {outside}"
     if outside in THIRD_PARTY - THIRD_PARTY_OF.get(unit, set()):
         yield f"{unit} imports {outside}, which is no dependency of it"
@@ -240,9 +250,7 @@ def test_the_tree_keeps_to_its_floors():
     assert faults(sources) == []
 
 
-def test_every_floor_is_of_something_named_once():
-    assert not set(ALIASES) & set(FLOORS)
-    assert set(ALIASES.values()) <= set(FLOORS)
+def test_the_rules_are_about_what_has_a_floor():
     assert set(APART) <= set(FLOORS)
     assert set(FLOORS) >= PURE
 
@@ -254,13 +262,16 @@ GOOD = {
     "hot/log_py.py": "from ..errors import Compacted",
     "hot/log_c.pyx": "from libc.string cimport memcpy\nfrom ..errors import (\n    Compacted,\n    Unavailable\n)",
     "consensus/raft.py": "from ..hot import log\nfrom .quorum import majority",
-    "consensus/quorum.py": "from ..messages import Vote",
+    "consensus/quorum.py": (
+        "from ..messages import Vote\nif TYPE_CHECKING:\n    from random import Random\n    from .raft import Raft"
+    ),
     "messages.py": "",
     "member/core.py": "from ..cluster import state\nfrom ..consensus.raft import Raft",
     "cluster/state.py": "from ..hot import nodesconf",
     "cluster/__init__.py": "from .state import ClusterState",
-    "storage.py": "import os\nfrom . import folder",
-    "folder.py": "import fcntl",
+    "storage/__init__.py": "from .store import Storage",
+    "storage/store.py": "import os\nfrom . import folder",
+    "storage/folder.py": "import fcntl",
     "net/link.py": "import asyncio\nfrom ..hot import wire",
     "node.py": "import asyncio\nfrom .member.core import Member\nfrom .net import link\nfrom . import storage",
     "server/__init__.py": "from ..node import Node",
@@ -289,17 +300,20 @@ def test_a_tree_that_keeps_the_rules_has_no_faults():
         ("consensus/raft.py", "import asyncio", "consensus is pure and imports asyncio"),
         ("consensus/raft.py", "def f():\n    import time", "raft.py:2: consensus is pure and imports time"),
         ("consensus/raft.py", "from random import Random", "consensus is pure and imports random"),
+        ("consensus/raft.py", "if not TYPE_CHECKING:\n    import time", "consensus is pure and imports time"),
+        ("consensus/raft.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import time", "is pure and imports time"),
+        ("consensus/raft.py", "if TYPE_CHECKING:\n    from ..cluster import state", "consensus imports cluster"),
         ("cluster/state.py", "import os.path", "cluster is pure and imports os"),
         ("member/core.py", "import logging", "member is pure and imports logging"),
         ("policy.py", "import time", "policy is pure and imports time"),
-        ("storage.py", "from .net import link", "storage imports net"),
+        ("storage/store.py", "from ..net import link", "storage imports net"),
         ("net/link.py", "from ..storage import Storage", "net imports storage"),
         ("net/link.py", "from .. import storage", "net imports storage"),
         ("net/link.py", "from ..consensus import raft", "net must never import consensus"),
         ("net/link.py", "from ..member.core import Member", "net must never import member"),
-        ("storage.py", "from .cluster import state", "storage must never import cluster"),
-        ("folder.py", "from .consensus import raft", "storage must never import consensus"),
-        ("storage.py", "from .member import core", "storage must never import member"),
+        ("storage/store.py", "from ..cluster import state", "storage must never import cluster"),
+        ("storage/folder.py", "from ..consensus import raft", "storage must never import consensus"),
+        ("storage/store.py", "from ..member import core", "storage must never import member"),
         ("member/core.py", "from ..node import Node", "upwards"),
         ("node.py", "from .server import serve", "upwards"),
         ("node.py", "from raftfast import Node", "upwards"),
@@ -311,7 +325,7 @@ def test_a_tree_that_keeps_the_rules_has_no_faults():
         ("node.py", "from raftfast.hot import wire_c", "only hot/__init__.py chooses a twin"),
         ("consensus/quorum.py", "from . import raft", "circle: consensus.raft -> consensus.quorum -> consensus.raft"),
         ("cluster/state.py", "from . import ClusterState", "circle: cluster.state -> cluster -> cluster.state"),
-        ("folder.py", "from .storage import Storage", "circle"),
+        ("storage/folder.py", "from . import Storage", "circle"),
         ("helpers.py", "", "helpers.py: has no floor"),
         ("helpers/things.py", "", "helpers/things.py: has no floor"),
     ],
