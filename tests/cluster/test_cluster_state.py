@@ -313,7 +313,9 @@ def test_lines_and_back() -> None:
     assert ClusterState.from_records([]) == EMPTY
 
 
-def line(node_id: str, shard: str | None, flags: str = "master", primary: str | None = None, **more: object) -> NodeRecord:
+def line(
+    node_id: str, shard: str | None, flags: str = "master", primary: str | None = None, **more: object
+) -> NodeRecord:
     aux = {} if shard is None else {"shard-id": shard}
     return NodeRecord(id=node_id, flags=tuple(flags.split(",")), primary_id=primary, aux=aux, **more)  # type: ignore[arg-type]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_cases import A, B, C, SA, SB
+from cluster_cases import SA, SB, A, B, C
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,7 +163,9 @@ def test_a_malformed_entry_is_refused(text: bytes, reason: str) -> None:
         parse_line(b"1 " + text)
 
 
-@pytest.mark.parametrize("line", [b"", b"NOOP", b"x NOOP", b"01 NOOP", b"-1 NOOP", b"18446744073709551616 NOOP", b" NOOP"])
+@pytest.mark.parametrize(
+    "line", [b"", b"NOOP", b"x NOOP", b"01 NOOP", b"-1 NOOP", b"18446744073709551616 NOOP", b" NOOP"]
+)
 def test_a_line_without_a_term_is_refused(line: bytes) -> None:
     with pytest.raises(EntryError, match="term"):
         parse_line(line)
