@@ -106,22 +106,28 @@ def test_a_state_file_that_is_as_named_is_sound(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"length": 4}, "5 bytes, not 4"),
-        ({"crc": 0}, "checksum mismatch"),
-        ({"crc": 1}, "checksum mismatch"),
+        ({"length": 4}, "has 5 bytes, nodes.conf says 4"),
+        ({"crc": 0}, "nodes.conf says 0000000000000000"),
+        ({"crc": 1}, "nodes.conf says 0000000000000001"),
     ],
 )
 def test_a_state_file_that_is_not_as_named_is_damage(tmp_path, capsys, wrong, reason):
     file = with_app_state(tmp_path, b"state", **wrong)
     assert run(["inspect", str(file)]) == 1
-    assert capsys.readouterr().err == f"{file}: state file app-42-00112233445566ff: {reason}\n"
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"{tmp_path}/app-42-00112233445566ff: ")
+    assert err.endswith(f"{reason}\n")
 
 
 def test_a_state_file_that_is_missing_is_damage(tmp_path, capsys):
     file = with_app_state(tmp_path, b"state")
     tmp_path.joinpath("app-42-00112233445566ff").unlink()
-    assert run(["inspect", str(file)]) == 1
-    assert "state file app-42-00112233445566ff: No such file or directory" in capsys.readouterr().err
+    assert run(["inspect", "--json", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"{tmp_path}/app-42-00112233445566ff: ")
+    assert err.endswith("No such file or directory\n")
+    assert json.loads(out)["sound"] is False
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, capsys):

@@ -14,14 +14,12 @@ from typing import Any
 
 import click
 
-from ..errors import ParseError
-from ..hot import nodesconf
+from .. import storage
+from ..errors import ParseError, StorageError
 from ..records import SLOTS, NodeRecord, NodesConf
 from .text import printable
 
 __all__ = ["command", "describe", "facts"]
-
-_PIECE_BYTES = 1 << 20
 
 
 @click.command("inspect")
@@ -32,21 +30,22 @@ def command(file: Path, as_json: bool) -> int:
 
     Exit code 0 if it is sound; 1, and one line `FILE: line N: reason` on standard error, if it is not.
     """
-    data = _read(file)
     try:
-        conf = nodesconf.parse(data)
-        app_fault = _app_fault(file.parent, conf)
-        if app_fault:
-            raise ParseError(app_fault)
-    except ParseError as error:
+        conf = storage.inspect(file)
+        if app := storage.app_of(conf):
+            storage.check_app(str(file.parent), app)
+        size_bytes = file.stat().st_size
+    except (ParseError, StorageError) as error:
+        lineno, reason = (error.lineno, error.reason) if isinstance(error, ParseError) else (0, str(error))
         if as_json:
-            _print_json({"file": str(file), "sound": False, "line": error.lineno or None, "reason": error.reason})
-        raise click.ClickException(f"{file}: {error}") from None
+            _print_json({"file": str(file), "sound": False, "line": lineno or None, "reason": reason})
+        # A storage error names the file that it is about, which may be the one beside.
+        raise click.ClickException(f"{file}: {error}" if isinstance(error, ParseError) else reason) from None
     if as_json:
-        _print_json({"file": str(file), "sound": True, **facts(conf, len(data))})
+        _print_json({"file": str(file), "sound": True, **facts(conf, size_bytes)})
     else:
         click.echo(f"{printable(str(file))}: sound")
-        for line in describe(conf, len(data)):
+        for line in describe(conf, size_bytes):
             click.echo(line)
     return 0
 
@@ -97,33 +96,6 @@ def describe(conf: NodesConf, size_bytes: int) -> Iterator[str]:
     yield f"  torn tail  {f'{len(conf.torn_tail)} bytes, dropped' if conf.torn_tail else 'none'}"
     for warning in conf.warnings:
         yield f"  warning    {printable(warning)}"
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror or error}") from None
-
-
-def _app_fault(folder: Path, conf: NodesConf) -> str | None:
-    """Why the file of the embedded state that `conf` names is not the one it means; None if it is, or none is."""
-    name = conf.vars.get("appSnapshot")
-    if name is None:
-        return None
-    length, crc = 0, 0
-    try:
-        with (folder / str(name)).open("rb") as stream:
-            while piece := stream.read(_PIECE_BYTES):
-                length += len(piece)
-                crc = nodesconf.crc64(piece, crc)
-    except OSError as error:
-        return f"state file {name}: {error.strerror or error}"
-    if length != conf.vars.get("appLength"):
-        return f"state file {name}: {length} bytes, not {conf.vars.get('appLength')}"
-    if f"{crc:016x}" != conf.vars.get("appCrc"):
-        return f"state file {name}: checksum mismatch"
-    return None
 
 
 def _dialect(conf: NodesConf) -> str:
