@@ -1,0 +1,162 @@
+"""A cluster of real processes, and what a test wants to know of it, asked only by the client port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from raftfast.cli.load import missing, write_batch
+from raftfast.cli.node_process import HOST, NodeProcess, ProcessFailed, poll
+
+PATIENCE = 40.0
+"""Seconds for anything: far more than it takes, so that a slow machine is no failure."""
+
+NODE_TIMEOUT_MS = 1000
+SLOTS = 16384
+
+
+class Cluster:
+    """The nodes that a test made, in the order made."""
+
+    def __init__(self, folder: Path, *, node_timeout_ms: int = NODE_TIMEOUT_MS) -> None:
+        self.folder = folder
+        self.nodes: list[NodeProcess] = []
+        self.written: list[str] = []
+        self._flags = ["--node-timeout", str(node_timeout_ms)]
+
+    def new_node(self, *, extra: Sequence[str] = (), ports: tuple[int, int] | None = None) -> NodeProcess:
+        """A node that is not started yet."""
+        directory = self.folder / f"node-{len(self.nodes) + 1}"
+        node = NodeProcess(directory, extra=[*self._flags, *extra], ports=ports, answer_timeout=PATIENCE)
+        self.nodes.append(node)
+        return node
+
+    def start(self, count: int = 1) -> list[NodeProcess]:
+        """`count` more nodes, started and ready."""
+        made = [self.new_node() for _ in range(count)]
+        for node in made:
+            node.start()
+        for node in made:
+            node.wait_ready(within=PATIENCE)
+        return made
+
+    def form(self, count: int) -> None:
+        """A cluster of `count` voters with all slots assigned to the first."""
+        first, *others = self.start(count)
+        for other in others:
+            self.meet(first, other)
+        first.call("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+        self.until_all(lambda node: node.info().get("cluster_state") == "ok", "the cluster's state is ok")
+
+    def meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
+        """Brings a node in and waits until all live ones count it as a voter."""
+        before = int(member.info()["cluster_known_nodes"])
+        member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
+        size = str(before + 1)
+        self.until_all(lambda node: node.info().get("cluster_size") == size, f"{size} voters")
+
+    def restart(self, node: NodeProcess) -> None:
+        """A graceful stop, then a start; returns once the node follows a leader again."""
+        assert node.stop(within=PATIENCE) == 0, node.last_line()
+        self.revive(node)
+
+    def revive(self, node: NodeProcess) -> None:
+        node.start()
+        node.wait_ready(within=PATIENCE)
+        self.leader()
+
+    def live(self) -> list[NodeProcess]:
+        return [node for node in self.nodes if node.running and not node.paused]
+
+    def leader(self, above: int = -1) -> NodeProcess:
+        """The node that all live ones take for their leader, in a term above `above`."""
+        found: list[NodeProcess] = []
+
+        def agreed() -> bool:
+            facts = [(node, node.info()) for node in self.live()]
+            found[:] = [node for node, info in facts if info.get("cluster_raft_role") == "leader"]
+            named = {info.get("cluster_raft_leader") for _, info in facts}
+            return len(found) == 1 and named == {found[0].node_id} and term(found[0]) > above
+
+        self.until(agreed, "all live nodes agree on a leader")
+        return found[0]
+
+    def write(self, node: NodeProcess, count: int) -> None:
+        """`count` writes of new keys through `node`, each acknowledged."""
+        keys = [f"w:{len(self.written) + number}" for number in range(count)]
+        with node.client() as client:
+            replies = write_batch(client, keys)
+        assert replies == ["OK"] * count
+        self.written += keys
+
+    def write_until_trimmed(self, leader: NodeProcess, past: int) -> None:
+        """Writes until `leader` has dropped the entry at index `past` from its log."""
+
+        def trimmed() -> bool:
+            if boundary(leader) > past:
+                return True
+            self.write(leader, 25)
+            return False
+
+        self.until(trimmed, f"{leader.name} trims its log past {past}")
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        poll(condition, within=PATIENCE, what=what)
+
+    def until_all(self, condition: Callable[[NodeProcess], bool], what: str) -> None:
+        for node in self.live():
+            self.until(lambda node=node: condition(node), f"{node.name}: {what}")
+
+    def until_same(self) -> None:
+        """All live nodes have applied the same entries and have the same state."""
+
+        def same() -> bool:
+            return len({(applied(node), node.text("DEBUG", "DIGEST")) for node in self.live()}) == 1
+
+        self.until(same, "all live nodes have one state")
+
+    def lost(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """Which of `keys` a live node lacks, by its name; empty where all have all."""
+        found = {}
+        for node in self.live():
+            with node.client() as client:
+                if gone := missing(client, keys):
+                    found[node.name] = gone
+        return found
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """What each node wrote on standard error, its end if it is long."""
+        for node in self.nodes:
+            if node.log_path.exists():
+                yield node.name, node.log_path.read_text(encoding="utf-8", errors="replace")[-20_000:]
+
+
+def term(node: NodeProcess) -> int:
+    return int(node.info()["cluster_raft_current_term"])
+
+
+def applied(node: NodeProcess) -> int:
+    return int(node.info()["cluster_raft_last_applied"])
+
+
+def boundary(node: NodeProcess) -> int:
+    return int(node.info()["raft_boundary_index"])
+
+
+def snapshots_installed(node: NodeProcess) -> int:
+    return int(node.info()["raft_snapshots_installed"])
+
+
+__all__ = [
+    "PATIENCE",
+    "Cluster",
+    "ProcessFailed",
+    "applied",
+    "boundary",
+    "snapshots_installed",
+    "term",
+]
