@@ -122,7 +122,7 @@ def test_the_compiled_wheel_holds_the_leaves_their_stubs_and_no_source_of_theirs
         assert any(name.startswith(f"raftfast/hot/{leaf}.") and name.endswith(".so") for name in names)
         assert f"raftfast/hot/{leaf}.pyi" in names
     assert "raftfast/py.typed" in names
-    assert [name for name in names if name.endswith((".pyx", ".c"))] == []
+    assert [name for name in names if name.endswith((".pyx", ".pxi", ".c"))] == []
     assert [path for path in (source / "src").rglob("*") if path.suffix in (".c", ".so")] == []
 
 
@@ -131,7 +131,7 @@ def test_the_pure_wheel_is_for_any_platform_and_holds_nothing_compiled(pure_whee
     assert pure_wheel.name.endswith("-py3-none-any.whl")
     names = names_in(pure_wheel)
     assert "raftfast/hot/log_py.py" in names
-    assert [name for name in names if name.endswith((".so", ".pyx", ".c"))] == []
+    assert [name for name in names if name.endswith((".so", ".pyx", ".pxi", ".c"))] == []
 
 
 @pytest.mark.slow
