@@ -181,7 +181,10 @@ class KeyValueStore(StateMachine):
 
     # -- local reads -----------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
+    # no __len__: an empty store would be false, and `if state_machine:` a trap
+    @property
+    def size(self) -> int:
+        """How many keys there are."""
         return len(self._values)
 
     def __contains__(self, key: object) -> bool:

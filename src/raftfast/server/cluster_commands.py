@@ -209,7 +209,7 @@ async def _del_slots_range(client: Client, arguments: list[bytes]) -> bytes:
 
 async def _flush_slots(client: Client, arguments: list[bytes]) -> bytes:
     """CLUSTER FLUSHSLOTS: gives up all slots of this node."""
-    if client.port.store:
+    if client.port.store is not None and client.port.store.size:
         raise CommandError("ERR DB must be empty to perform CLUSTER FLUSHSLOTS.")
     ranges = client.node.cluster.slots_of(client.node.node_id)
     owned = [slot for first, last in ranges for slot in range(first, last + 1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..cluster.members import member_of
 from ..records import SLOTS, Address, NodeRecord
 from . import resp
 from .command import Client, CommandError
@@ -110,18 +111,21 @@ _TRAFFIC = (
 def info(client: Client, arguments: list[bytes]) -> bytes:
     """CLUSTER INFO. No value holds a colon: both Python clients split there and want two parts."""
     node, status = client.node, client.node.status()
-    owners = slot_owners(node)
     members = node.cluster.nodes.values()
-    failing = any(member.failed and any(node.cluster.slots_of(member.id)) for member in members)
-    covered = not node.config.require_full_coverage or (len(owners) == SLOTS and not failing)
+    owned = {member.id: _slot_count(node, member.id) for member in members}
+    assigned = sum(owned.values())
+    failing = any(member.failed and owned[member.id] for member in members)
+    covered = not node.config.require_full_coverage or (assigned == SLOTS and not failing)
+    # a singleton leads itself, but nothing has made it a voter yet: no entry stands in its log
+    size = 0 if status.standing == "singleton" else sum(member.voter for member in members)
     fields: list[tuple[str, object]] = [
         ("cluster_state", "ok" if covered and status.leader_id is not None else "fail"),
-        ("cluster_slots_assigned", len(owners)),
-        ("cluster_slots_ok", len(owners)),
+        ("cluster_slots_assigned", assigned),
+        ("cluster_slots_ok", assigned),
         ("cluster_slots_pfail", 0),
         ("cluster_slots_fail", 0),
         ("cluster_known_nodes", len(_records(node))),
-        ("cluster_size", sum(member.voter for member in members)),
+        ("cluster_size", size),
         ("cluster_raft_role", "learner" if status.learner else status.role.value),
         ("cluster_raft_current_term", status.term),
         ("cluster_raft_commit_index", status.commit_index),
@@ -131,6 +135,10 @@ def info(client: Client, arguments: list[bytes]) -> bytes:
     ]
     fields += [(name, status.counters.get(counter, 0)) for name, counter in _TRAFFIC]
     return resp.verbatim("".join(f"{name}:{value}\r\n" for name, value in fields), client.resp3)
+
+
+def _slot_count(node: ServedNode, node_id: str) -> int:
+    return sum(last - first + 1 for first, last in node.cluster.slots_of(node_id))
 
 
 # -- SLOTS and SHARDS ----------------------------------------------------------------------------------------------
@@ -177,7 +185,7 @@ def shards(client: Client, arguments: list[bytes]) -> bytes:
     """CLUSTER SHARDS, ascending by shard id; in each the primary comes first."""
     node = client.node
     groups: dict[str, list[ServedMember]] = {}
-    for member in node.cluster.nodes.values():
+    for member in (*node.cluster.nodes.values(), *_myself_apart(node)):
         groups.setdefault(member.shard_id, []).append(member)
     shown = []
     for shard_id, members in sorted(groups.items()):
@@ -190,6 +198,13 @@ def shards(client: Client, arguments: list[bytes]) -> bytes:
         ]
         shown.append(resp.mapping(fields, client.resp3))
     return resp.array(shown)
+
+
+def _myself_apart(node: ServedNode) -> list[ServedMember]:
+    """This node where no state has it: a joiner, or one that was forgotten. Clients take no empty reply."""
+    if node.node_id in node.cluster.nodes:
+        return []
+    return [member_of(record) for record in node.known_unjoined() if record.id == node.node_id]
 
 
 def _shards_node(client: Client, member: ServedMember) -> bytes:

@@ -82,7 +82,7 @@ def _raftfast(client: Client) -> Lines:
 
 def _keyspace(client: Client) -> Lines:
     # no line where there is no key: redis-cli takes `db0:` for a node that is not empty
-    keys = 0 if client.port.store is None else len(client.port.store)
+    keys = 0 if client.port.store is None else client.port.store.size
     return [("db0", f"keys={keys},expires=0,avg_ttl=0")] if keys else []
 
 

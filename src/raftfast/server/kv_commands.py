@@ -45,7 +45,7 @@ def _strlen(client: Client, arguments: list[bytes]) -> bytes:
 
 
 def _dbsize(client: Client, arguments: list[bytes]) -> bytes:
-    return resp.integer(len(client.store))
+    return resp.integer(client.store.size)
 
 
 def _no_keys(client: Client, arguments: list[bytes]) -> bytes:

@@ -141,6 +141,8 @@ class RequestParser:
     def _take_line(self, line: bytes, commands: list[list[bytes]]) -> None:
         """One line, without its newline: a header, or an inline request."""
         self._check_line(len(line), line[:1])
+        if self.fault is not None:
+            return
         if self._missing:
             self._take_bulk_header(line)
         elif line[:1] == b"*":
