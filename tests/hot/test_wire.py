@@ -256,6 +256,16 @@ def test_the_bytes_of_a_long_frame_are_kept_once(wire: ModuleType) -> None:
     assert decoder.buffered == 0
 
 
+def test_no_sum_of_lengths_is_compared(wire: ModuleType) -> None:
+    """Two lengths whose sum, in 64 bits, is just what is there (PROTOCOL 1)."""
+    for first, second in ((MOST, 3), (3, MOST), (MOST - 1, 4), (1 << 63, (1 << 63) + 2)):
+        assert (first + second) % (1 << 64) == 2
+        assert "lengths" in _refused(wire, b"PUBLISH 0 %d %d\nxy" % (first, second))
+    for offset in (MOST, MOST - 1):
+        piece = b"SNAPSHOT_PIECE " + ID.encode() + b" 1 1 1 %d 2 %d\nxy"
+        assert "past the total" in _refused(wire, piece % (offset, (offset + 2) % (1 << 64)))
+
+
 # Tokens.
 
 
@@ -418,11 +428,31 @@ def _ae(lines: list[bytes], term: int = 9, prev_term: int = 0, count: int | None
 
 
 def test_entry_lines_as_they_are_kept(wire: ModuleType) -> None:
-    given = [b"1 app x", b"1 NoOp ", b"1 APP x", b"1 Node_Fail  y ", b"2 NOOP", b"2 NOOP", b"2 APP \x00\xff \r"]
-    kept = (b"1 APP x", b"1 NOOP", b"1 APP x", b"1 NODE_FAIL  y ", b"2 NOOP", b"2 NOOP", b"2 APP \x00\xff \r")
+    given = [
+        b"1 app x",
+        b"1 NoOp ",
+        b"1 APP x",
+        b"1 APP ",
+        b"1 APP",
+        b"1 Node_Fail  y ",
+        b"2 NOOP",
+        b"2 NOOP",
+        b"2 APP \x00\xff \r",
+    ]
+    kept = (
+        b"1 APP x",
+        b"1 NOOP",
+        b"1 APP x",
+        b"1 APP",
+        b"1 APP",
+        b"1 NODE_FAIL  y ",
+        b"2 NOOP",
+        b"2 NOOP",
+        b"2 APP \x00\xff \r",
+    )
     got = wire.decode(_ae(given))
     assert got.lines == kept
-    assert got.terms == (1, 1, 1, 1, 2, 2, 2)
+    assert got.terms == (1, 1, 1, 1, 1, 1, 2, 2, 2)
 
 
 @pytest.mark.parametrize("kind", sorted(messages.ENTRY_TYPES))
@@ -460,6 +490,11 @@ def test_a_batch_with_one_bad_entry_is_refused_whole(wire: ModuleType, lines: li
         assert wire.decode(_ae(lines)).lines == tuple(lines)
     else:
         assert reason in _refused(wire, _ae(lines))
+
+
+@pytest.mark.parametrize("line", [b" APP xyz", b"   APP x", b"\x00 APP x", b"APP xyz", b"1\tAPP x", b"-0 APP x"])
+def test_a_first_entry_without_a_term(wire: ModuleType, line: bytes) -> None:
+    assert "the term of entry 0 is not a number" in _refused(wire, _ae([line]))
 
 
 def test_terms_rise_from_prev_to_the_leaders(wire: ModuleType) -> None:

@@ -409,7 +409,7 @@ def _read_lines(
         raise form.error("an entry line without term and type")
     lines = body.split(b"\n")
     terms = []
-    token, term = b"", least
+    token, term = None, least
     for position, line in enumerate(lines):
         if len(line) > MAX_ENTRY_BYTES:
             raise form.error(f"entry {position} is longer than {MAX_ENTRY_BYTES} bytes")
