@@ -22,9 +22,10 @@ def test_a_follower_catches_up_by_snapshot_after_the_leader_trimmed_its_log(clus
 
 def test_a_new_node_joins_a_leader_whose_log_was_compacted_by_a_restart(cluster):
     cluster.form(3)
-    cluster.write(cluster.leader(), 20)
-    before = applied(cluster.leader())
-    for node in sorted(cluster.nodes, key=lambda node: node is cluster.leader()):
+    leader = cluster.leader()
+    cluster.write(leader, 20)
+    before = applied(leader)
+    for node in [*(node for node in cluster.nodes if node is not leader), leader]:
         cluster.restart(node)
     leader = cluster.leader()
     assert boundary(leader) >= before

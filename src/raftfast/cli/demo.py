@@ -114,8 +114,9 @@ class Demo:
 
     def _restart_all(self) -> None:
         """Step 3: all restart, which compacts their logs; a node that joins then needs a snapshot."""
-        applied = self._applied(self._leader())
-        for node in sorted(self._nodes, key=lambda node: node is self._leader()):
+        leader = self._leader()
+        applied = self._applied(leader)
+        for node in [*(node for node in self._nodes if node is not leader), leader]:
             self._restart(node)
         leader = self._leader()
         boundary = int(leader.info()["raft_boundary_index"])
@@ -204,8 +205,8 @@ class Demo:
 
     def _meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
         """Brings `newcomer` in; returns once every live node counts it as a voter."""
+        size = int(member.info()["cluster_known_nodes"]) + 1
         member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
-        size = int(member.info()["cluster_known_nodes"])
         members = self._nodes[:size]
         for node in members:
             self._until(partial(_counts, node, size), f"{node.name} counts {size} voters")
