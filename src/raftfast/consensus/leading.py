@@ -272,11 +272,7 @@ class Leadership:
             progress.snapshot_index if progress.state is ProgressState.SNAPSHOT else progress.match_index
             for peer, progress in self.peers.items()
             if not progress.lost_log
-            and (
-                progress.snapshot_index
-                if progress.state is ProgressState.SNAPSHOT
-                else self.is_live(peer, now)
-            )
+            and (progress.snapshot_index if progress.state is ProgressState.SNAPSHOT else self.is_live(peer, now))
         ]
         return min(needed, default=(1 << 64) - 1)
 

@@ -8,6 +8,7 @@ bytes, which is enough since it is idempotent (PROTOCOL 6.3).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["Pending", "Proposal"]
@@ -80,16 +81,24 @@ class Pending:
         self.nbytes -= len(proposal.entry)
         return True
 
-    def __iter__(self) -> Any:
+    def has(self, key: bytes) -> bool:
+        """Whether a proposal is outstanding under `key`."""
+        return key in self._by_key
+
+    def __iter__(self) -> Iterator[Proposal]:
         """All proposals, those of one key together, keys in the order of their oldest."""
         for same in list(self._by_key.values()):
             yield from list(same)
 
     def expired(self, now: float) -> list[Proposal]:
-        """Takes out, and returns, those whose deadline has passed. Deadlines need not be in order."""
-        late = [proposal for proposal in self if proposal.deadline <= now]
-        for proposal in late:
-            self.discard(proposal)
+        """Takes out, and returns, those whose deadline has passed: the oldest ones, since all wait equally long."""
+        late: list[Proposal] = []
+        while self._by_key:
+            key, same = next(iter(self._by_key.items()))
+            if same[0].deadline > now:
+                break
+            late.append(same[0])
+            self.pop(key)
         return late
 
     def drain(self) -> list[Proposal]:

@@ -34,7 +34,7 @@ from .update import Installed, Send, Update
 from .voters import VoterHistory, voter_change
 
 if TYPE_CHECKING:
-    from ..hot.log import RaftLog
+    from ..hot.log_py import RaftLog
 
 __all__ = ["MAX_TERM_JUMP", "Raft", "Standing"]
 
@@ -135,6 +135,11 @@ class Raft:
     def durable_index(self) -> int:
         """The highest index of the log that is on our disk."""
         return self._durability.index
+
+    @property
+    def next_ticket(self) -> int:
+        """The ticket of the next storage job."""
+        return self._durability.last_ticket + 1
 
     @property
     def hard_state(self) -> HardState:
@@ -822,7 +827,7 @@ class Raft:
             raise Rejected(refusal)
 
     def voter_change_refusal(self, added: bool, node_id: str) -> str | None:
-        """Why this leader would refuse the change for good, None if it would not. A change that holds is not refused."""
+        """Why this leader would refuse the change for good; None if it would not, or if it holds already."""
         leadership = self.leadership
         if leadership is None:
             return "not the leader"

@@ -25,7 +25,8 @@ class Send(NamedTuple):
     link: int | None = None
 
 
-class Installed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Installed:
     """An installed snapshot to be stored in one atomic rewrite.
 
     Log lines above `keep_above` in the file stay; None: none stay.

@@ -32,10 +32,10 @@ COMPILED: bool = _choose()
 """True where the compiled leaves are in use."""
 
 if TYPE_CHECKING or not COMPILED:
-    from . import log_py as log
-    from . import nodesconf_py as nodesconf
-    from . import wire_py as wire
+    import raftfast.hot.log_py as log
+    import raftfast.hot.nodesconf_py as nodesconf
+    import raftfast.hot.wire_py as wire
 else:
-    from . import log_c as log
-    from . import nodesconf_c as nodesconf
-    from . import wire_c as wire
+    import raftfast.hot.log_c as log
+    import raftfast.hot.nodesconf_c as nodesconf
+    import raftfast.hot.wire_c as wire

@@ -1,0 +1,123 @@
+"""Linearizable reads as any member asks for them: READ_INDEX to the leader, then wait until that index is applied.
+
+Floor 3. The leader's rounds are `consensus.reads`. A number is never used twice in the life of a process, and what was
+asked of one leader is never answered by another (PROTOCOL 5.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import NotLinearizable
+
+__all__ = ["Barriers", "LocalRead", "RemoteRead"]
+
+
+class LocalRead(NamedTuple):
+    """Reads of this node, which leads, by the number of their batch."""
+
+    number: int
+
+
+class RemoteRead(NamedTuple):
+    """A READ_INDEX of another member, and the link to answer on."""
+
+    peer: str
+    number: int
+    link: int
+
+
+class _Waiting(NamedTuple):
+    token: Any
+    deadline: float
+
+
+class Barriers:
+    """This node's reads: waiting to be asked, asked, waiting to be applied.
+
+    Invariant: a read is in one of the three, and is answered once.
+    """
+
+    def __init__(self, answer: Callable[[Any, Any, Any], None]) -> None:
+        self._answer = answer
+        self._waiting: list[_Waiting] = []
+        self._asked: dict[int, list[_Waiting]] = {}
+        self._confirmed: list[tuple[int, list[_Waiting]]] = []
+        self._number = 0
+
+    def add(self, token: Any, deadline: float) -> None:
+        """A read came."""
+        self._waiting.append(_Waiting(token, deadline))
+
+    @property
+    def wants_to_ask(self) -> bool:
+        """Whether reads wait and none are out: those that come while some are out share the next asking."""
+        return bool(self._waiting) and not self._asked
+
+    @property
+    def nothing_open(self) -> bool:
+        """Whether there is no read at all."""
+        return not (self._waiting or self._asked or self._confirmed)
+
+    def ask(self) -> int:
+        """The number under which all that wait are asked now."""
+        self._number += 1
+        self._asked[self._number] = self._waiting
+        self._waiting = []
+        return self._number
+
+    def confirmed(self, number: int, index: int, last_applied: int) -> None:
+        """The reads of `number` may be served once `index` is applied."""
+        batch = self._asked.pop(number, None)
+        if batch is not None:
+            self._confirmed.append((index, batch))
+            self.applied(last_applied)
+
+    def applied(self, last_applied: int) -> None:
+        """Serves what waited for no more than this."""
+        if not self._confirmed:
+            return
+        still = []
+        for index, batch in self._confirmed:
+            if index > last_applied:
+                still.append((index, batch))
+                continue
+            for read in batch:
+                self._answer(read.token, None, None)
+        self._confirmed = still
+
+    def refused(self, number: int) -> None:
+        """The reads of `number` must be asked anew, under another number."""
+        self._waiting = self._asked.pop(number, []) + self._waiting
+
+    def ask_again(self) -> None:
+        """The link to the leader is gone, or there is a new leader: whatever is out must be asked anew."""
+        for number in list(self._asked):
+            self.refused(number)
+
+    def expire(self, now: float) -> None:
+        """Gives up what is too old."""
+        if self.nothing_open:
+            return
+        self._waiting = self._live(self._waiting, now)
+        for number, batch in list(self._asked.items()):
+            self._asked[number] = self._live(batch, now)
+        self._confirmed = [(index, self._live(batch, now)) for index, batch in self._confirmed]
+
+    def _live(self, batch: list[_Waiting], now: float) -> list[_Waiting]:
+        live = []
+        for read in batch:
+            if read.deadline > now:
+                live.append(read)
+            else:
+                self._answer(read.token, None, NotLinearizable("no leader confirmed the read in time"))
+        return live
+
+    def fail_all(self, error: Exception) -> None:
+        """The node closes or is reset."""
+        everything = self._waiting + [read for batch in self._asked.values() for read in batch]
+        everything += [read for _, batch in self._confirmed for read in batch]
+        self._waiting, self._asked, self._confirmed = [], {}, []
+        for read in everything:
+            self._answer(read.token, None, error)

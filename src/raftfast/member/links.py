@@ -1,0 +1,289 @@
+"""Who is at the other end of which link: HELLO and HI, one link each way a peer, silence, cluster ids (PROTOCOL 9).
+
+Floor 3. Links are numbers here; the connections themselves are `net`'s. What an identified message means is decided
+in `member`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..config import Config
+from ..errors import ParseError
+from ..hot import nodesconf
+from ..messages import (
+    AppendEntries,
+    AppendEntriesAck,
+    Hello,
+    Hi,
+    InstallSnapshot,
+    Message,
+    PreVote,
+    PreVoteRequest,
+    ReadIndex,
+    ReadIndexNo,
+    ReadIndexOk,
+    Removed,
+    SnapshotAck,
+    SnapshotPiece,
+    Unknown,
+    Vote,
+    VoteRequest,
+)
+from ..records import Address
+from .orders import Orders
+
+__all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner"]
+
+MEET_TARGET = "meet "
+"""What the target of a link that a MEET opened begins with; no node id does."""
+
+_WANT_ANSWER = (Hello, AppendEntries, InstallSnapshot, SnapshotPiece, PreVoteRequest, VoteRequest, ReadIndex)
+_ANSWERS = (Hi, AppendEntriesAck, SnapshotAck, PreVote, Vote, ReadIndexOk, ReadIndexNo)
+
+_NO_CLUSTER = ("-", "joining")
+
+
+class LinkInfo:
+    """What is known of one link.
+
+    `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
+    bound to, None before HELLO or HI. `cluster` is the token that came with it. `waits_since`: the oldest message of
+    ours that wants an answer; None: nothing does.
+    """
+
+    __slots__ = ("cluster", "link", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits_since")
+
+    def __init__(self, link: int, outbound: bool, target: str | None, peer_ip: str, now: float) -> None:
+        self.link = link
+        self.outbound = outbound
+        self.target = target
+        self.peer_ip = peer_ip
+        self.opened_at = now
+        self.node_id: str | None = None
+        self.cluster: str | None = None
+        self.waits_since: float | None = None
+
+    @property
+    def is_meet(self) -> bool:
+        """Whether a MEET opened it."""
+        return self.target is not None and self.target.startswith(MEET_TARGET)
+
+
+class LinksOwner(Protocol):
+    """What the links ask of the member."""
+
+    config: Config
+    orders: Orders
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def address_text(self) -> str: ...
+    @property
+    def cluster_token(self) -> str | None: ...
+    @property
+    def cluster_id(self) -> str | None: ...
+    def knows(self, node_id: str) -> bool: ...
+    def forgotten_at(self, node_id: str) -> int | None: ...
+    def link_bound(self, info: LinkInfo) -> None: ...
+    def link_lost(self, info: LinkInfo, reason: str) -> None: ...
+    def own_address_seen(self, ip: str) -> None: ...
+    def count(self, name: str) -> None: ...
+    def report(self, text: str) -> None: ...
+
+
+class Links:
+    """The links of a node.
+
+    Invariants: 1. a node id has at most one inbound and one outbound link bound to it; 2. nothing but HELLO leaves on
+    an outbound link before its HI; 3. a closed link is in no table.
+    """
+
+    def __init__(self, owner: LinksOwner) -> None:
+        self._owner = owner
+        self.infos: dict[int, LinkInfo] = {}
+        self.outbound: dict[str, LinkInfo] = {}
+        self.inbound: dict[str, LinkInfo] = {}
+        self.heard_addresses: dict[str, Address] = {}
+        """Where HELLO and HI said that a node is: where to dial one whose address the state lacks."""
+
+    # ------------------------------------------------------------------ life
+
+    def opened(self, link: int, target: str | None, peer_ip: str, local_ip: str, now: float) -> None:
+        """A connection is there: dialled for `target`, or accepted where that is None."""
+        owner = self._owner
+        owner.own_address_seen(local_ip)
+        if target is None and self._unknown_links() >= owner.config.max_unknown_links:
+            owner.count("links_refused")
+            owner.orders.closes.append((link, "too many links of nodes that are not known"))
+            return
+        info = LinkInfo(link, target is not None, target, peer_ip, now)
+        self.infos[link] = info
+        if target is not None:
+            self.send(info, Hello(owner.node_id, owner.address_text, owner.cluster_token), now)
+
+    def _unknown_links(self) -> int:
+        return sum(
+            1
+            for info in self.infos.values()
+            if not info.outbound and (info.node_id is None or not self._owner.knows(info.node_id))
+        )
+
+    def closed(self, link: int, reason: str) -> None:
+        """The connection is gone."""
+        info = self.infos.pop(link, None)
+        if info is not None:
+            self._unbind(info, reason)
+
+    def close(self, info: LinkInfo, reason: str) -> None:
+        """Closes a link from our side. What was owed on it is dropped."""
+        if self.infos.pop(info.link, None) is not None:
+            self._owner.orders.closes.append((info.link, reason))
+            self._unbind(info, reason)
+
+    def _unbind(self, info: LinkInfo, reason: str) -> None:
+        if info.node_id is not None:
+            table = self.outbound if info.outbound else self.inbound
+            if table.get(info.node_id) is info:
+                del table[info.node_id]
+        self._owner.link_lost(info, reason)
+
+    def close_all(self, reason: str) -> None:
+        """RESET: every link goes."""
+        for info in list(self.infos.values()):
+            self.close(info, reason)
+
+    def close_of(self, node_id: str, reason: str) -> None:
+        """Closes both links of a node."""
+        for table in (self.outbound, self.inbound):
+            if node_id in table:
+                self.close(table[node_id], reason)
+
+    def tick(self, now: float) -> None:
+        """Silent outbound links, and inbound ones that never said who they are, are closed."""
+        timeout = self._owner.config.node_timeout
+        for info in list(self.infos.values()):
+            if info.waits_since is not None and now - info.waits_since > timeout / 2:
+                self._owner.count("links_silent")
+                self.close(info, "no answer within half a node timeout")
+            elif info.node_id is None and not info.outbound and now - info.opened_at > timeout:
+                self.close(info, "no HELLO in time")
+
+    def after_pause(self, now: float) -> None:
+        """This process did not run for a while: what is unanswered may be waiting to be read."""
+        for info in self.infos.values():
+            if info.waits_since is not None:
+                info.waits_since = now
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, info: LinkInfo, message: Message, now: float) -> None:
+        """Sends on this very link."""
+        self._owner.orders.sends.append((info.link, message))
+        if info.outbound and info.waits_since is None and isinstance(message, _WANT_ANSWER):
+            info.waits_since = now
+
+    def send_to(self, node_id: str, message: Message, now: float) -> bool:
+        """Sends on our outbound link to `node_id`; dropped where there is none. Whether it was sent."""
+        info = self.outbound.get(node_id)
+        if info is None:
+            return False
+        self.send(info, message, now)
+        return True
+
+    def reply(self, link: int, message: Message, now: float) -> None:
+        """Sends on the link that a request came on; dropped where that is gone."""
+        info = self.infos.get(link)
+        if info is not None:
+            self.send(info, message, now)
+
+    # ------------------------------------------------------------------ receiving
+
+    def take(self, link: int, message: Message, now: float, deliver: Callable[[LinkInfo, Message], None]) -> None:
+        """A message came. Those of an identified peer go to `deliver`; the rest is handled or refused here."""
+        info = self.infos.get(link)
+        if info is None:
+            return
+        if isinstance(message, Unknown):
+            self._owner.count("messages_unknown")
+        elif isinstance(message, Hello):
+            self._on_hello(info, message, now)
+        elif isinstance(message, Hi):
+            self._on_hi(info, message)
+        elif info.node_id is None:
+            self.close(info, f"{type(message).__name__} before identification")
+        else:
+            if info.outbound and isinstance(message, _ANSWERS):
+                info.waits_since = None
+            deliver(info, message)
+
+    def _on_hello(self, info: LinkInfo, hello: Hello, now: float) -> None:
+        owner = self._owner
+        if info.outbound or info.node_id is not None:
+            self.close(info, "a HELLO out of place")
+            return
+        refusal = self._refusal(hello)
+        if refusal is not None:
+            owner.report(f"a link from {hello.node_id} ({info.peer_ip}) is refused: {refusal}")
+            self.close(info, refusal)
+            return
+        earlier = self.inbound.get(hello.node_id)
+        if earlier is not None:
+            self.close(earlier, "replaced by a newer link")
+        info.node_id = hello.node_id
+        info.cluster = hello.cluster
+        self.inbound[hello.node_id] = info
+        self.send(info, Hi(owner.node_id, owner.address_text, owner.cluster_token), now)
+        self._hear_address(hello.node_id, hello.address, info.peer_ip)
+        forgotten_at = owner.forgotten_at(hello.node_id)
+        if forgotten_at is not None:
+            self.send(info, Removed(forgotten_at), now)
+        owner.link_bound(info)
+
+    def _on_hi(self, info: LinkInfo, hi: Hi) -> None:
+        owner = self._owner
+        if not info.outbound or info.node_id is not None:
+            self.close(info, "a HI out of place")
+            return
+        refusal = self._refusal(hi)
+        if refusal is None and not info.is_meet and hi.node_id != info.target:
+            refusal = f"{hi.node_id} answers where {info.target} was dialled"
+        if refusal is not None:
+            owner.report(f"the link to {info.target} ({info.peer_ip}) is refused: {refusal}")
+            self.close(info, refusal)
+            return
+        info.waits_since = None
+        info.node_id = hi.node_id
+        info.cluster = hi.cluster
+        self._hear_address(hi.node_id, hi.address, info.peer_ip)
+        if not info.is_meet:
+            earlier = self.outbound.get(hi.node_id)
+            if earlier is not None:
+                self.close(earlier, "a second outbound link")
+            self.outbound[hi.node_id] = info
+        owner.orders.identified.append(info.link)
+        owner.link_bound(info)
+
+    def _refusal(self, greeting: Hello | Hi) -> str | None:
+        """Why the greeting ends the link, None where it does not."""
+        if greeting.node_id == self._owner.node_id:
+            return "that is this node itself"
+        theirs, ours = greeting.cluster, self._owner.cluster_id
+        if theirs is None or ours is None or theirs in _NO_CLUSTER or theirs == ours:
+            return None
+        return f"it is of another cluster ({theirs[:8]}…, ours is {ours[:8]}…)"
+
+    def _hear_address(self, node_id: str, text: str, peer_ip: str) -> None:
+        try:
+            address = nodesconf.parse_address(text)
+        except ParseError as error:
+            self._owner.report(f"{node_id} announces an address that can't be read: {error.reason}")
+            return
+        if not address.ip:
+            address = Address(peer_ip, address.port, address.cport, address.hostname, address.aux)
+        self.heard_addresses[node_id] = address
+        while len(self.heard_addresses) > 4 * self._owner.config.max_unknown_links:
+            oldest = next(iter(self.heard_addresses))
+            del self.heard_addresses[oldest]

@@ -1,0 +1,840 @@
+"""One member: the links, Raft, the cluster state, this node's proposals and reads, put together.
+
+Floor 3. Pure: inputs are methods, the output is `take()`, time is an argument. What a rule means is in the files
+beside this one and in `consensus` and `cluster`; this file says who hears of what. It must stay free of I/O.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..cluster.entries import Entry, NodeInfo, NodeJoin, SlotChange, parse_entry
+from ..cluster.members import bits_of, ranges_of
+from ..cluster.sessions import Sessions
+from ..cluster.state import ClusterState, Kind
+from ..config import Config
+from ..consensus import Raft, Send, Standing, Update
+from ..errors import Conflict, EntryError, NodeClosed, Rejected
+from ..hot import log as hot_log
+from ..hot import nodesconf
+from ..messages import (
+    AddMe,
+    AppendEntries,
+    AppendEntriesAck,
+    InstallSnapshot,
+    Meet,
+    MeetRejected,
+    Message,
+    PreVote,
+    PreVoteRequest,
+    Propose,
+    ReadIndex,
+    ReadIndexNo,
+    ReadIndexOk,
+    Reject,
+    Removed,
+    ReplOffsets,
+    SnapshotAck,
+    SnapshotPiece,
+    TimeoutNow,
+    TransferLeader,
+    Vote,
+    VoteRequest,
+    Welcome,
+)
+from ..records import Address, NodeRecord
+from ..statemachine import StateMachine
+from .applying import Applier
+from .barriers import Barriers, LocalRead, RemoteRead
+from .leader import LeaderWork
+from .links import LinkInfo, Links
+from .meeting import Meetings
+from .orders import Capture, Event, Image, Orders, Rewrite, StoreJob
+from .origin import Origin, own_state
+from .proposals import Client, Proposals
+from .snapshots import Snapshots
+
+__all__ = ["Member"]
+
+_INFO, _WARNING, _CRITICAL = 20, 30, 50
+
+_LOST_TOKENS = ("-", "joining")
+
+
+class Member:
+    """A node of a cluster, or one that is to be.
+
+    Invariants: those of `Raft`, `ClusterState`, `Links` and `Proposals`; `raft.last_applied` is the index that `state`,
+    `sessions` and the state machine hold; `raft.members` are the nodes of the state and of the log's tail.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        config: Config,
+        rng: random.Random,
+        new_id: Callable[[], str],
+        state_machine: StateMachine | None,
+        sessions: Sessions | None = None,
+        *,
+        now: float,
+    ) -> None:
+        """A node that was just loaded. `state_machine` holds the state of `origin.last_applied` already.
+
+        `new_id` gives 40 hex digits from the operating system's random source.
+        """
+        self.config = config
+        self.identity = origin.identity
+        self.state = origin.state
+        self.state_machine = state_machine
+        self.sessions = sessions if sessions is not None else self.new_sessions()
+        self.cluster_id = origin.cluster_id
+        self.claimed_slots = origin.claimed_slots
+        self.orders = Orders()
+        self.counters: dict[str, int] = {}
+        self.caught_up_by = "none"
+        self.repl_offsets: dict[str, int] = {}
+        self.new_id = new_id
+        self._now = now
+        self._tail_joins: dict[str, tuple[int, NodeJoin]] = {}
+        self._membership_moved = True
+        self._unserved_learners: set[str] = set()
+        self._reported: set[str] = set()
+        self._when_stored: list[tuple[int, int, Message]] = []
+        self._rewrite_tokens: dict[int, tuple[Any, Any]] = {}
+        self._rewrite_count = 0
+        self._seen_leader: tuple[int, str | None] = (0, None)
+        self._closed = False
+        log = hot_log.RaftLog(origin.last_applied, origin.snapshot_term)
+        log.extend([term for _, term, _ in origin.entries], [line for _, _, line in origin.entries])
+        self.raft = Raft(
+            origin.identity.node_id,
+            log,
+            config,
+            rng,
+            standing=origin.standing,
+            hard_state=origin.hard_state,
+            voters=origin.state.voters() if origin.standing is Standing.MEMBER else (),
+            members=origin.state.nodes if origin.standing is Standing.MEMBER else (),
+            now=now,
+        )
+        self.links = Links(self)
+        self.meetings = Meetings(self, self.links)
+        self.proposals = Proposals(config, new_id, self.answer)
+        self.barriers = Barriers(self.answer)
+        self.snapshots = Snapshots(self)
+        self.leader = LeaderWork(self)
+        self.applier = Applier(self)
+        self._note_tail(log.first_index, log.last_index + 1)
+
+    def new_sessions(self) -> Sessions:
+        """An empty session table of this cluster's limits."""
+        return Sessions(self.config.session_window, self.config.session_result_bytes, self.config.max_sessions)
+
+    # ------------------------------------------------------------------ what is asked of it
+
+    @property
+    def node_id(self) -> str:
+        """This node's id."""
+        return self.identity.node_id
+
+    @property
+    def now(self) -> float:
+        """The time of the newest input."""
+        return self._now
+
+    @property
+    def standing(self) -> Standing:
+        """What this node is to its cluster."""
+        return self.raft.standing
+
+    @property
+    def address_text(self) -> str:
+        """The address that this node announces."""
+        return self.identity.text
+
+    @property
+    def cluster_token(self) -> str | None:
+        """What HELLO and HI say of our cluster (PROTOCOL 9)."""
+        if self.standing is Standing.SINGLETON:
+            return "-"
+        return "joining" if self.standing is Standing.JOINER else self.cluster_id
+
+    def knows(self, node_id: str) -> bool:
+        """Whether the applied state, or a NODE_JOIN of the log's tail, names the node."""
+        return node_id in self.state.nodes or node_id in self._tail_joins
+
+    def is_voter(self, node_id: str) -> bool:
+        """Whether the applied state has the node as a voter."""
+        member = self.state.nodes.get(node_id)
+        return member is not None and member.voter
+
+    def forgotten_at(self, node_id: str) -> int | None:
+        """The index of the NODE_FORGET that took the node out; None where it was not forgotten."""
+        return None if self.knows(node_id) else self.state.removed.get(node_id)
+
+    def records(self) -> list[NodeRecord]:
+        """All node lines, our own always among them, ascending by id."""
+        records = self.state.records(myself=self.node_id)
+        if self.node_id not in self.state.nodes:
+            records.append(self.identity.record(self.claimed_slots, learner=self.standing is Standing.REMOVED))
+            records.sort(key=lambda record: record.id)
+        return records
+
+    def is_served(self, info: LinkInfo) -> bool:
+        """Whether what the link brings of Raft is handled (PROTOCOL 9)."""
+        node_id = info.node_id or ""
+        if self.knows(node_id):
+            if self.is_voter(node_id) and info.cluster in _LOST_TOKENS:
+                return False
+            return node_id not in self._unserved_learners
+        if self.standing is Standing.JOINER:
+            return info.cluster not in _LOST_TOKENS
+        # No cluster id here: a file of a server that has none; then only who is known is served.
+        return self.cluster_id is not None and info.cluster == self.cluster_id
+
+    # ------------------------------------------------------------------ inputs: links
+
+    def link_opened(self, link: int, target: str | None, peer_ip: str, local_ip: str, now: float) -> None:
+        """A connection is there: dialled for `target` (a node id, or a name that `meet` gave), or accepted (None)."""
+        self._enter(now)
+        self.links.opened(link, target, peer_ip, local_ip, now)
+
+    def link_messages(self, link: int, messages: Sequence[Message], now: float) -> None:
+        """Messages came on a link, in order. Raises InvariantViolation where the node must stop."""
+        self._enter(now)
+        for message in messages:
+            self.links.take(link, message, now, self._deliver)
+
+    def link_closed(self, link: int, reason: str, now: float) -> None:
+        """A connection is gone."""
+        self._enter(now)
+        self.links.closed(link, reason)
+
+    def link_bound(self, info: LinkInfo) -> None:
+        """HELLO or HI said who is at the other end."""
+        node_id, now = info.node_id or "", self._now
+        member = self.state.nodes.get(node_id)
+        if member is not None and info.cluster in _LOST_TOKENS:
+            if member.voter:
+                self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
+            elif info.cluster == "-":
+                self._unserved_learners.add(node_id)
+        if info.is_meet:
+            self.meetings.link_bound(info, now)
+        elif info.outbound and self.is_served(info):
+            self._serve_outbound(node_id, now)
+
+    def _serve_outbound(self, node_id: str, now: float) -> None:
+        self.raft.link_up(node_id, now)
+        if node_id == self.raft.leader_id and not self.raft.is_leader:
+            self.proposals.send_all_again()  # the link to the same leader was made anew
+            self.barriers.ask_again()
+
+    def link_lost(self, info: LinkInfo, reason: str) -> None:
+        """The link is gone, whoever closed it."""
+        self.meetings.link_lost(info, reason)
+        if info.outbound and not info.is_meet and info.node_id is not None:
+            self.raft.link_down(info.node_id)
+            self.snapshots.link_down(info.node_id)
+            if info.node_id == self.raft.leader_id:
+                self.barriers.ask_again()
+
+    def own_address_seen(self, ip: str) -> None:
+        """A connection shows our own address: taken where we have none of our own (PROTOCOL 2)."""
+        if not self.identity.address.ip and ip:
+            self.identity = replace(self.identity, address=replace(self.identity.address, ip=ip))
+            self.propose_own_address(self._now)
+
+    # ------------------------------------------------------------------ inputs: time and storage
+
+    def tick(self, now: float) -> None:
+        """Time has passed; all that arrived before was handed in."""
+        self._enter(now)
+        if self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout:
+            self._give_up_joining(now)
+        self.raft.tick(now)
+        self.links.tick(now)
+        self.meetings.tick(now)
+        self.proposals.expire(now)
+        self.barriers.expire(now)
+        self.leader.tick(now)
+
+    def _enter(self, now: float) -> None:
+        if now - self._now > self.config.node_timeout / 2:
+            self.links.after_pause(now)
+        self._now = max(self._now, now)
+
+    def stored(self, ticket: int, now: float) -> None:
+        """The storage job of `ticket` is durable."""
+        self._enter(now)
+        self.raft.stored(ticket, now)
+        waiting, self._when_stored = self._when_stored, []
+        for needed, link, message in waiting:
+            if needed <= ticket:
+                self.links.reply(link, message, now)
+            else:
+                self._when_stored.append((needed, link, message))
+
+    def rewritten(self, token: int, now: float) -> None:
+        """A rewrite that `take` ordered is durable: who waited for it is answered."""
+        self._enter(now)
+        waiter = self._rewrite_tokens.pop(token, None)
+        if waiter is not None:
+            self.answer(waiter[0], waiter[1], None)
+
+    # ------------------------------------------------------------------ inputs: proposals and reads
+
+    def propose_app(self, command: bytes, token: Any, now: float) -> None:
+        """A command for the state machine. `token` is answered with its result. Raises Busy, EntryError, Rejected."""
+        self._refuse_if_unable()
+        if self.state_machine is None:
+            raise Rejected("this node embeds no state machine")
+        self.proposals.add_app(command, token, now)
+
+    def propose_in_session(self, client: Client, sequence: int, command: bytes, token: Any, now: float) -> None:
+        """A command of a session of the user's, or (sequence 0, no bytes) its opening. Raises as `propose_app`."""
+        self._refuse_if_unable()
+        if self.state_machine is None:
+            raise Rejected("this node embeds no state machine")
+        self.proposals.add_session(client, sequence, command, token, now)
+
+    def propose_entry(self, entry: Entry, token: Any, now: float) -> None:
+        """A cluster entry. `token` is answered with None. Raises Busy."""
+        self._enter(now)
+        self._refuse_if_unable()
+        if self.standing is Standing.SINGLETON:
+            self._propose_as_singleton(entry, token, now)
+        else:
+            self.proposals.add_entry(entry.encode(), token, now)
+
+    def _refuse_if_unable(self) -> None:
+        if self._closed:
+            raise NodeClosed("the node is closed")
+        if self.standing is Standing.REMOVED:
+            raise Rejected("this node was forgotten by its cluster: CLUSTER RESET it first")
+
+    def _propose_as_singleton(self, entry: Entry, token: Any, now: float) -> None:
+        """Before its first entry a singleton's changes apply locally and are stored (PROTOCOL 8)."""
+        verdict = self.state.check(entry)
+        if verdict.kind is Kind.VALID and isinstance(entry, (SlotChange, NodeInfo)):
+            self.state.apply(0, entry)
+            self.order_rewrite((token, None))
+        elif verdict.success and not isinstance(entry, NodeJoin):
+            self.answer(token, None, None)
+        else:
+            error = Conflict if verdict.kind is Kind.CONFLICT else Rejected
+            self.answer(token, None, error(verdict.reason or "a node that is alone can't do that"))
+
+    def cancel(self, token: Any) -> None:
+        """Who waited with `token` gave up waiting; nothing is undone."""
+        self.proposals.cancel(token)
+
+    def barrier(self, token: Any, now: float) -> None:
+        """`token` is answered once everything that was committed before this call is applied here."""
+        self._enter(now)
+        if self.standing is Standing.SINGLETON:
+            self.answer(token, None, None)
+        else:
+            self.barriers.add(token, now + self.config.proposal_timeout)
+
+    def meet(self, token: Any, now: float) -> str:
+        """A client wants us to meet somebody: dial there under the name that is returned."""
+        self._enter(now)
+        return self.meetings.begin(token, now)
+
+    def transfer(self, peer: str | None, now: float) -> None:
+        """Leadership is to be handed over, wherever it is. Raises Rejected where it can't be."""
+        self._enter(now)
+        if self.raft.is_leader:
+            if self.raft.transfer_to(peer, now) is None:
+                raise Rejected("there is no live voter to hand over to")
+        elif self.raft.leader_id is not None:
+            self.links.send_to(self.raft.leader_id, TransferLeader(self.raft.current_term), now)
+        else:
+            raise Rejected("there is no leader")
+
+    def set_address(self, address: Address, now: float) -> None:
+        """What the node announces has changed."""
+        self._enter(now)
+        self.identity = replace(self.identity, address=address)
+        self.propose_own_address(now)
+
+    def propose_own_address(self, now: float) -> None:
+        """Proposes NODE_INFO where the state has another address of ours."""
+        mine = self.state.nodes.get(self.node_id)
+        if mine is None or mine.address == self.identity.address or self.standing is Standing.REMOVED:
+            return
+        entry = NodeInfo(self.node_id, self.identity.info_text, mine.nofailover)
+        if self.standing is Standing.SINGLETON:
+            self.state.apply(0, entry)
+            self.order_rewrite(None)
+        elif self.standing is Standing.MEMBER:
+            self.proposals.add_entry(entry.encode(), None, now)
+
+    def close(self, error: Callable[[bool], Exception]) -> None:
+        """The node ends: nobody is left waiting. `error(sent)` makes what a waiting proposer is told."""
+        self._closed = True
+        self._fail_waiting(error, "the node is closed")
+
+    def _fail_waiting(self, error: Callable[[bool], Exception], reason: str) -> None:
+        self.proposals.fail_all(error)
+        self.barriers.fail_all(error(False))
+        self.meetings.fail_all(reason)
+        for token, _ in self._rewrite_tokens.values():
+            self.answer(token, None, error(False))
+        self._rewrite_tokens.clear()
+
+    # ------------------------------------------------------------------ standing
+
+    def become_joiner(self, when_durable: tuple[int, Message] | None, now: float) -> None:
+        """A fresh singleton steps down: no term, vote, log or state; `joining` is durable before it says so."""
+        self.claimed_slots = self.state.slots_of(self.node_id)
+        self.state = ClusterState()
+        self.cluster_id = None
+        self.raft.reset(Standing.JOINER, 0, now)
+        self._after_reset()
+        if when_durable is not None:
+            # The ticket of this turn's rewrite is the next one.
+            self._when_stored.append((self.raft.next_ticket, *when_durable))
+        self.log(_INFO, "stepped down to join a cluster")
+
+    def _give_up_joining(self, now: float) -> None:
+        """Nobody came: a fresh singleton again, in a term above all that was seen (PROTOCOL 3)."""
+        self._become_singleton(self.raft.current_term + 1, now)
+        self.log(_WARNING, "no leader was heard while joining: alone again")
+
+    def _become_singleton(self, term: int, now: float) -> None:
+        self.state = own_state(self.identity, self.claimed_slots)
+        self.claimed_slots = ()
+        self.cluster_id = None
+        self.sessions = self.new_sessions()
+        if self.state_machine is not None and self.raft.last_applied:
+            self.state_machine.restore(())
+        self.raft.reset(Standing.SINGLETON, term, now)
+        self._after_reset()
+        self.meetings.standing_changed(now)
+
+    def _after_reset(self) -> None:
+        self._tail_joins.clear()
+        self._unserved_learners.clear()
+        self._membership_moved = True
+        self.snapshots.reset()
+
+    def found_if_singleton(self, now: float) -> None:
+        """Before its first entry a fresh singleton founds a cluster of one (PROTOCOL 8)."""
+        if self.standing is not Standing.SINGLETON:
+            return
+        self.cluster_id = self.identity.shard_id
+        entries = [NodeJoin(self.node_id, self.identity.text, True).encode()]
+        slots = self.state.slots_of(self.node_id)
+        if slots:
+            entries.append(SlotChange(None, 0, self.node_id, 0, slots).encode())
+        self.raft.found(entries, now)
+        self._membership_moved = True
+        self.log(_INFO, f"founded cluster {self.cluster_id}")
+
+    def became_member(self, now: float) -> None:
+        """A joiner found itself in what it applied or installed."""
+        self.raft.join(now)
+        self.orders.wants_rewrite = True
+        self.event("joined", self.node_id)
+        claimed, self.claimed_slots = self.claimed_slots, ()
+        free = tuple(_free(claimed, self.state))
+        if free:
+            mine = self.state.nodes[self.node_id]
+            entry = SlotChange(None, 0, self.node_id, self.state.shard_epoch(mine.shard_id), free)
+            self.proposals.add_entry(entry.encode(), None, now)
+        if sum(b - a + 1 for a, b in claimed) != sum(b - a + 1 for a, b in free):
+            self.report("slots that this node owned before it joined have other owners now: they are not claimed")
+        self.propose_own_address(now)
+        self.meetings.standing_changed(now)
+        self.log(_INFO, "Promoted from joiner to follower")
+
+    def was_removed(self, now: float) -> None:
+        """This node learned that its cluster forgot it."""
+        self.raft.remove(now)
+        self._fail_waiting(lambda sent: NodeClosed("this node was forgotten by its cluster"), "forgotten")
+        self._membership_moved = True
+        self.orders.wants_rewrite = True
+        self.event("removed", self.node_id)
+        self.report("this node was forgotten by its cluster: it waits for CLUSTER RESET")
+
+    def invite(self, join: NodeJoin, now: float) -> None:
+        """Somebody is to be added: proposes its NODE_JOIN as a learner."""
+        self.found_if_singleton(now)
+        self.proposals.add_entry(join.encode(), None, now)
+
+    def installed_state(self, state: ClusterState, sessions: Sessions) -> None:
+        """A snapshot replaces the applied state; links of nodes that are not in it are closed."""
+        gone = self.state.nodes.keys() - state.nodes.keys()
+        state.removed.update({n: i for n, i in self.state.removed.items() if n not in state.nodes})
+        self.state = state
+        self.sessions = sessions
+        self._tail_joins = {n: join for n, join in self._tail_joins.items() if join[0] > self.raft.last_applied}
+        for node_id in gone:
+            self.links.close_of(node_id, "not in the snapshot")
+        self._membership_moved = True
+
+    # ------------------------------------------------------------------ membership, links wanted
+
+    def membership_moved(self) -> None:
+        """The applied members have changed."""
+        self._membership_moved = True
+
+    def served_again(self, node_id: str) -> None:
+        """A NODE_JOIN of the node was applied: a learner that had lost its log is served again."""
+        self._tail_joins.pop(node_id, None)
+        was_lost = node_id in self._unserved_learners
+        self._unserved_learners.discard(node_id)
+        self.raft.restart_progress(node_id, self._now)
+        info = self.links.outbound.get(node_id)
+        if was_lost and info is not None:
+            self.raft.link_up(node_id, self._now)
+
+    def _note_tail(self, first: int, end: int) -> None:
+        """Lines were appended: whom they name is known from now on."""
+        for index, line in self.raft.log.membership_lines(first, end):
+            if line.split(b" ", 2)[1] != b"NODE_JOIN":
+                continue
+            entry = parse_entry(line.split(b" ", 1)[1])
+            if isinstance(entry, NodeJoin):
+                self._tail_joins[entry.node_id] = (index, entry)
+                self._membership_moved = True
+
+    def _follow_membership(self, now: float) -> None:
+        self._membership_moved = False
+        if self.standing is Standing.MEMBER:
+            self.raft.set_members(self.state.nodes.keys() | self._tail_joins.keys(), now)
+        self.orders.dial = self._dial_targets()
+        self.orders.busy = True
+
+    def _dial_targets(self) -> dict[str, tuple[str, int]]:
+        targets: dict[str, tuple[str, int]] = {}
+        if self.standing is not Standing.MEMBER:
+            return targets
+        addresses = {node_id: member.address for node_id, member in self.state.nodes.items()}
+        for node_id, (_, join) in self._tail_joins.items():
+            addresses[node_id] = nodesconf.parse_address(join.address)
+        for node_id in self.raft.voters - addresses.keys():
+            if node_id in self.links.heard_addresses:
+                addresses[node_id] = self.links.heard_addresses[node_id]
+        for node_id, address in addresses.items():
+            ip = address.ip
+            if not ip and node_id in self.links.heard_addresses:
+                ip = self.links.heard_addresses[node_id].ip
+            if node_id != self.node_id and ip and address.cport:
+                targets[node_id] = (ip, address.cport)
+        return targets
+
+    # ------------------------------------------------------------------ messages
+
+    def _deliver(self, info: LinkInfo, message: Message) -> None:
+        """A message of an identified peer. Requests come on inbound links, answers on outbound ones."""
+        kind, now = type(message), self._now
+        if kind in _MEETING:
+            self.meetings.receive(info, message, now)
+        elif kind is Removed:
+            if isinstance(message, Removed):
+                self._on_removed(info, message)
+        elif not self.is_served(info) or info.is_meet:
+            self.count("messages_unserved")
+        elif kind not in _DISPATCH:
+            self.count(f"messages_ignored_{kind.__name__.lower()}")
+        elif (kind in _REQUESTS) == info.outbound:
+            self.links.close(info, f"{kind.__name__} on the wrong link")
+        else:
+            _DISPATCH[kind](self, info, message)
+
+    def _on_removed(self, info: LinkInfo, message: Removed) -> None:
+        """Obeyed if the NODE_FORGET is news, and comes from our cluster (PROTOCOL 8)."""
+        ours = info.outbound and info.cluster == self.cluster_id and self.standing is Standing.MEMBER
+        if ours and message.index > self.raft.last_applied:
+            self.was_removed(self._now)
+
+    def _on_raft(self, info: LinkInfo, message: Message) -> None:
+        if info.cluster in _LOST_TOKENS and isinstance(message, AppendEntriesAck):
+            info.cluster = self.cluster_id  # a joiner that follows us is of our cluster from now on
+        self.raft.receive(info.node_id or "", message, self._now, info.link)
+        self._follow_cluster_of(info)
+
+    def _on_snapshot(self, info: LinkInfo, message: Message) -> None:
+        self.snapshots.receive(info, message, self._now)
+        self._follow_cluster_of(info)
+
+    def _follow_cluster_of(self, info: LinkInfo) -> None:
+        """A joiner takes the cluster id of the first leader that it follows (PROTOCOL 9)."""
+        if self.standing is Standing.JOINER and self.cluster_id is None and self.raft.leader_id == info.node_id:
+            self.cluster_id = info.cluster
+
+    def _on_snapshot_ack(self, info: LinkInfo, message: SnapshotAck) -> None:
+        self.snapshots.on_ack(info.node_id or "", message)
+
+    def _on_propose(self, info: LinkInfo, message: Propose) -> None:
+        if info.node_id in self.state.nodes:
+            self.leader.on_propose(info.link, message.entry, self._now)
+        else:
+            self.count("proposals_of_strangers")
+
+    def _on_reject(self, info: LinkInfo, message: Reject) -> None:
+        """PROTOCOL 6.4: what holds already is a success, where it was sent more than once."""
+        if info.node_id != self.raft.leader_id:
+            return
+        key = _key_of(message.entry)
+        if key == message.entry and self.proposals.sent_more_than_once(key):
+            try:
+                if self.state.check(parse_entry(message.entry)).kind is Kind.HOLDS:
+                    self.proposals.complete(key, None, None)
+                    return
+            except EntryError:
+                return
+        error = Conflict if message.reason == "conflict" else Rejected
+        self.proposals.complete(key, None, error(f"the leader refused it: {message.reason}"))
+
+    def _on_read_index(self, info: LinkInfo, message: ReadIndex) -> None:
+        if info.node_id in self.state.nodes:
+            self.raft.barrier(RemoteRead(info.node_id or "", message.number, info.link), self._now)
+        else:
+            self.links.send(info, ReadIndexNo(message.number), self._now)
+
+    def _on_read_index_ok(self, info: LinkInfo, message: ReadIndexOk) -> None:
+        if info.node_id == self.raft.leader_id:
+            self.barriers.confirmed(message.number, message.index, self.raft.last_applied)
+
+    def _on_read_index_no(self, info: LinkInfo, message: ReadIndexNo) -> None:
+        self.barriers.refused(message.number)
+
+    def _on_transfer_leader(self, info: LinkInfo, message: TransferLeader) -> None:
+        if info.node_id in self.state.nodes and self.raft.is_leader and message.term == self.raft.current_term:
+            self.raft.transfer_to(None, self._now)
+
+    def _on_repl_offsets(self, info: LinkInfo, message: ReplOffsets) -> None:
+        if info.node_id == self.raft.leader_id:
+            self.repl_offsets.update(message.offsets)
+
+    # ------------------------------------------------------------------ output
+
+    def take(self, now: float) -> Orders:
+        """What all inputs since the last call have caused: see `Orders`. Called once a turn of the loop."""
+        self._enter(now)
+        self.meetings.release_kept(now)
+        self._send_proposals(now)
+        self._ask_reads(now)
+        self.leader.release_voter_changes(now)
+        update = self.raft.take()
+        self._take_storage(update)
+        for send in update.send:
+            self._route(send, now)
+        for link, reason in update.close:
+            info = self.links.infos.get(link)
+            if info is not None:
+                self.report(f"a link of {info.node_id} broke the protocol: {reason}")
+                self.links.close(info, reason)
+        for text in update.critical:
+            self.log(_CRITICAL, text)
+        self._take_reads(update, now)
+        self.snapshots.serve(update.needs_snapshot, now)
+        self._notice_leader()
+        if self._membership_moved:
+            self._follow_membership(now)
+        self.orders.wake_at = update.wake_at
+        orders, self.orders = self.orders, Orders()
+        return orders
+
+    def apply(self, now: float, budget: int = 4096) -> bool:
+        """Applies what is committed, up to `budget` entries. Whether there is more to apply at once."""
+        self._enter(now)
+        if self.snapshots.installing:
+            return False
+        return self.applier.run(budget, now)
+
+    def _send_proposals(self, now: float) -> None:
+        proposals, raft = self.proposals, self.raft
+        if raft.leader_id is not None and self.standing is Standing.MEMBER:
+            proposals.heard_from(raft.current_term, raft.leader_id)
+        if not proposals.unsent:
+            return
+        if self.standing is Standing.SINGLETON:
+            self.found_if_singleton(now)
+        if raft.accepts_proposals:
+            self.leader.append_own(proposals.take_unsent(raft.current_term), now)
+        elif not raft.is_leader and self.standing is Standing.MEMBER and raft.leader_id in self.links.outbound:
+            info = self.links.outbound[raft.leader_id]
+            if self.is_served(info):
+                for entry in proposals.take_unsent(raft.current_term):
+                    self.links.send(info, Propose(entry), now)
+
+    def _ask_reads(self, now: float) -> None:
+        barriers, raft = self.barriers, self.raft
+        if not barriers.wants_to_ask:
+            return
+        if raft.is_leader:
+            if raft.accepts_proposals:
+                raft.barrier(LocalRead(barriers.ask()), now)
+        elif raft.leader_id in self.links.outbound and self.standing is Standing.MEMBER:
+            self.links.send_to(raft.leader_id, ReadIndex(barriers.ask()), now)
+
+    def _take_storage(self, update: Update) -> None:
+        if update.truncate_from is not None:
+            self._tail_joins = {n: join for n, join in self._tail_joins.items() if join[0] < update.truncate_from}
+            self._membership_moved = True
+        if not update.ticket:
+            return
+        lines: list[bytes] = []
+        if update.store_from < update.store_to:
+            lines = self.raft.log.lines(update.store_from, update.store_to)
+            self._note_tail(update.store_from, update.store_to)
+            if not self.raft.is_leader:
+                self.caught_up_by = self.caught_up_by if self.caught_up_by != "none" else "log"
+        image = keep_above = None
+        if update.snapshot is not None:
+            image = self.image(reset=update.snapshot.index == 0)
+            keep_above = update.snapshot.keep_above
+        self.orders.store = StoreJob(
+            update.ticket, image, keep_above, update.hard_state, update.truncate_from, update.store_from, lines
+        )
+
+    def image(self, *, reset: bool = False, app: Any = None) -> Image:
+        """The stored state as of what is applied now."""
+        raft = self.raft
+        return Image(
+            nodes=tuple(self.records()),
+            last_applied=raft.last_applied,
+            snapshot_term=raft.log.term_at(raft.last_applied),
+            cluster_id=self.cluster_id,
+            joining=self.standing is Standing.JOINER,
+            removed=self.standing is Standing.REMOVED,
+            raft_leader=raft.leader_id if self.standing is Standing.MEMBER else None,
+            app=app if app is not None else self.snapshots.installed_app(raft.last_applied),
+            reset=reset,
+        )
+
+    def capture(self) -> Capture:
+        """The whole state as of what is applied now. **Cost**: the node lines, and the state machine's beginning.
+
+        Must not be called while a snapshot is being installed.
+        """
+        return self.snapshots.capture()
+
+    def order_rewrite(self, waiter: tuple[Any, Any] | None) -> None:
+        """The node lines of a node without a log have changed: they are stored, then who waits is answered."""
+        self._rewrite_count += 1
+        if waiter is not None:
+            self._rewrite_tokens[self._rewrite_count] = waiter
+        image = self.image()
+        self.orders.rewrites.append(Rewrite(self._rewrite_count, image, image.last_applied))
+
+    def _route(self, send: Send, now: float) -> None:
+        if send.link is not None:
+            self.links.reply(send.link, send.message, now)
+            return
+        info = self.links.outbound.get(send.to)
+        if info is not None and self.is_served(info):
+            self.links.send(info, send.message, now)
+
+    def _take_reads(self, update: Update, now: float) -> None:
+        for token, index in update.reads:
+            if isinstance(token, RemoteRead):
+                self.links.reply(token.link, ReadIndexOk(token.number, index), now)
+            else:
+                self.barriers.confirmed(token.number, index, self.raft.last_applied)
+        for token in update.reads_failed:
+            if isinstance(token, RemoteRead):
+                self.links.reply(token.link, ReadIndexNo(token.number), now)
+            else:
+                self.barriers.refused(token.number)
+
+    def _notice_leader(self) -> None:
+        raft = self.raft
+        seen = (raft.current_term, raft.leader_id)
+        if seen == self._seen_leader:
+            return
+        if seen[1] is not None and seen[1] != self._seen_leader[1]:
+            self.event("leader", seen[1])
+            self.log(_INFO, f"the leader of term {seen[0]} is {'this node' if raft.is_leader else seen[1]}")
+        self._seen_leader = seen
+        self.barriers.ask_again()
+        self.leader.leader_changed()
+        if not raft.is_leader:
+            self.snapshots.stop_sending()
+        self.orders.busy = True
+
+    # ------------------------------------------------------------------ for people
+
+    def answer(self, token: Any, result: Any, error: Exception | None) -> None:
+        """Tells who waits."""
+        if token is not None:
+            self.orders.answers.append((token, result, error))
+
+    def count(self, name: str) -> None:
+        """One more of what `name` counts."""
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    def report(self, text: str, once: str | None = None) -> None:
+        """An operator should hear of it; `once` names what is said only once."""
+        if once is not None:
+            if once in self._reported:
+                return
+            self._reported.add(once)
+        self.log(_WARNING, text)
+
+    def log(self, severity: int, text: str) -> None:
+        """A line for the node's log."""
+        self.orders.log.append((severity, text))
+
+    def event(self, kind: str, node_id: str | None) -> None:
+        """Something that `Node.events()` tells of."""
+        self.orders.events.append(Event(kind, self.raft.current_term, self.raft.last_applied, node_id))
+
+
+def _free(claimed: Sequence[tuple[int, int]], state: ClusterState) -> list[tuple[int, int]]:
+    """The parts of `claimed` that nobody owns."""
+    return list(ranges_of(bits_of(claimed) & ~state.assigned_bits()))
+
+
+def _key_of(entry: bytes) -> bytes:
+    """What a proposal of this entry is known by."""
+    if entry.startswith(b"APP "):
+        return entry.split(b" ", 2)[1]
+    return entry
+
+
+_MEETING = frozenset({Meet, AddMe, Welcome, MeetRejected})
+
+_DISPATCH: dict[type[Message], Any] = {
+    AppendEntries: Member._on_raft,
+    AppendEntriesAck: Member._on_raft,
+    PreVoteRequest: Member._on_raft,
+    PreVote: Member._on_raft,
+    VoteRequest: Member._on_raft,
+    Vote: Member._on_raft,
+    TimeoutNow: Member._on_raft,
+    InstallSnapshot: Member._on_snapshot,
+    SnapshotPiece: Member._on_snapshot,
+    SnapshotAck: Member._on_snapshot_ack,
+    Propose: Member._on_propose,
+    Reject: Member._on_reject,
+    ReadIndex: Member._on_read_index,
+    ReadIndexOk: Member._on_read_index_ok,
+    ReadIndexNo: Member._on_read_index_no,
+    TransferLeader: Member._on_transfer_leader,
+    ReplOffsets: Member._on_repl_offsets,
+}
+
+_REQUESTS = frozenset(
+    {
+        AppendEntries,
+        PreVoteRequest,
+        VoteRequest,
+        TimeoutNow,
+        InstallSnapshot,
+        SnapshotPiece,
+        Propose,
+        ReadIndex,
+        TransferLeader,
+        ReplOffsets,
+    }
+)

@@ -1,0 +1,105 @@
+"""Snapshots that this leader sends: one transfer a member, pieces in flight, resumed where the receiver says.
+
+Floor 3. What is sent was written whole before (`source`, opaque here); reading it is the node's affair (PROTOCOL 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config import Config
+from .orders import PieceRead
+
+__all__ = ["Source", "Transfer", "Transfers"]
+
+
+class Source:
+    """A snapshot ready to be sent: `total` bytes of the state at `index`, whose entry has `term`."""
+
+    __slots__ = ("handle", "has_app", "index", "term", "total")
+
+    def __init__(self, index: int, term: int, total: int, has_app: bool, handle: Any) -> None:
+        self.index = index
+        self.term = term
+        self.total = total
+        self.has_app = has_app
+        self.handle = handle
+
+
+class Transfer:
+    """A transfer to one member.
+
+    Each piece, one of size 0 that only asks among them, has exactly one answer. `wanted` is the offset that the
+    receiver asked for last, `sent` how far pieces were ordered.
+    """
+
+    __slots__ = ("in_flight", "sent", "source", "wanted")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.wanted = 0
+        self.sent = 0
+        self.in_flight = 1
+
+    def answered(self, next_offset: int) -> None:
+        """A SNAPSHOT_ACK came."""
+        self.in_flight = max(0, self.in_flight - 1)
+        if next_offset > self.source.total:
+            return
+        self.wanted = max(self.wanted, next_offset)
+        if self.sent < self.wanted or not self.in_flight:
+            # The receiver has more than we sent on this link, or what we sent last left a gap: go on from its word.
+            self.wanted = self.sent = next_offset
+
+    def next_reads(self, peer: str, config: Config) -> list[PieceRead]:
+        """The pieces that may go out now."""
+        reads = []
+        while self.in_flight < config.snapshot_inflight and self.sent < self.source.total:
+            size = min(config.snapshot_piece_bytes, self.source.total - self.sent)
+            reads.append(PieceRead(peer, self.source.handle, self.sent, size))
+            self.sent += size
+            self.in_flight += 1
+        return reads
+
+
+class Transfers:
+    """All transfers of a leader, and the newest snapshot, which serves as long as the log behind it is kept."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.running: dict[str, Transfer] = {}
+        self.source: Source | None = None
+        self.building = False
+        self._not_before: dict[str, float] = {}
+        self.finished = 0
+
+    def may_begin(self, peer: str, now: float) -> bool:
+        """Whether a transfer to `peer` may begin: none runs, and the last one did not just end for nothing."""
+        return peer not in self.running and now >= self._not_before.get(peer, 0.0)
+
+    def usable(self, boundary_index: int) -> Source | None:
+        """The snapshot at hand, if replication can go on behind it."""
+        return self.source if self.source is not None and self.source.index >= boundary_index else None
+
+    def begin(self, peer: str, source: Source) -> Transfer:
+        """A transfer begins."""
+        transfer = self.running[peer] = Transfer(source)
+        return transfer
+
+    def ended(self, peer: str, now: float) -> None:
+        """The member took its snapshot. Should that not have been enough, the next one waits a node timeout."""
+        if self.running.pop(peer, None) is not None:
+            self.finished += 1
+            self._not_before[peer] = now + self._config.node_timeout
+
+    def drop(self, peer: str) -> None:
+        """The link is gone: the transfer is resumed, by name, on the next one."""
+        self.running.pop(peer, None)
+
+    def drop_all(self) -> Source | None:
+        """We lead no more. Returns the snapshot to let go of."""
+        self.running.clear()
+        self._not_before.clear()
+        source, self.source = self.source, None
+        self.building = False
+        return source
