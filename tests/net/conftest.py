@@ -1,4 +1,4 @@
-"""`run`: runs a test's coroutine under the standard loop and under uvloop, and fails it for whatever it leaves behind."""
+"""`run`: runs a coroutine under the standard loop and under uvloop, and fails for whatever it leaves behind."""
 
 from __future__ import annotations
 

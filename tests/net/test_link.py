@@ -14,7 +14,8 @@ from recorder import CONFIG, HELLO, ID, PATIENCE, NoSocket, Recorder, entries, n
 from raftfast.errors import ProtocolError
 from raftfast.hot import wire
 from raftfast.messages import AppendEntriesAck, Hi, Message, ReadIndex, Unknown, Welcome
-from raftfast.net import Link, LinkStats, Listener, link as link_module, listen
+from raftfast.net import Link, LinkStats, Listener, listen
+from raftfast.net import link as link_module
 
 BAD = b"GET / HTTP/1.1\r\n"
 

@@ -202,11 +202,13 @@ class Dialer:
         self.stats.dials += 1
         try:
             await self._connect(link, target.address)
-        except TimeoutError:
-            link.abort("no connection in time")
-        except Exception as exc:
+        except BaseException as exc:
             # whatever it was (refused, no such name, no TLS, a port that is none): a dial that failed, tried again
-            link.abort(reason_of(exc))
+            link.abort("no connection in time" if isinstance(exc, TimeoutError) else reason_of(exc))
+            # uvloop, when a connect is cancelled just as it succeeds, closes the socket and never says so
+            link.connection_lost(None)
+            if not isinstance(exc, Exception):
+                raise
         if link.opened:
             await link.wait_released()
             return

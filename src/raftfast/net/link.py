@@ -242,7 +242,7 @@ class Link(asyncio.Protocol):
         self._paused = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The socket is gone."""
+        """The socket is gone. More than once is no harm."""
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
