@@ -323,8 +323,8 @@ def line(
 def test_a_shards_epoch_is_the_greatest_of_its_primaries_lines() -> None:
     state = ClusterState.from_records(
         [
-            line(A, SA, epoch=3),
-            line(B, SA, epoch=5),
+            line(A, SA, epoch=5),
+            line(B, SA, epoch=3),
             line(C, SA, "slave", A, epoch=9),
             line(D, SD),
         ]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 from cluster_cases import A, B, C, D
 from hypothesis import given, settings
@@ -154,53 +159,91 @@ class Naive:
                 gone.add(done)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    window=st.integers(1, 6),
-    result_bytes=st.integers(0, 12),
-    max_sessions=st.integers(1, 3),
-    steps=st.lists(
-        st.tuples(
-            st.sampled_from((A, B, C, D)),
-            st.integers(0, 12),
-            st.none() | st.binary(max_size=7),
-            st.sampled_from(("go", "go", "go", "decode", "copy")),
-        ),
-        max_size=60,
-    ),
-)
-def test_as_the_naive_model(
-    window: int, result_bytes: int, max_sessions: int, steps: list[tuple[str, int, bytes | None, str]]
-) -> None:
-    limits = window, result_bytes, max_sessions
-    sessions, naive = Sessions(*limits), Naive(*limits)
-    copies: list[tuple[Sessions, bytes]] = []
-    for index, (client, sequence, result, also) in enumerate(steps, 1):
-        if sequence == 0:
-            assert sessions.open(client, index) == naive.open(client)
-        else:
-            expected = naive.look(client, sequence)
-            assert sessions.look(client, sequence) == expected
-            if expected is Look.FRESH:
-                sessions.record(client, sequence, index, result)
-                naive.record(client, sequence, result)
-            elif expected is not Look.NOT_OPEN:
-                sessions.touch(client, index)
-                naive.use(client)
-        assert list(sessions) == naive.used
-        for name in (A, B, C, D):
-            for number in range(1, 13):
-                assert sessions.look(name, number) == naive.look(name, number)
-        sessions.verify()
-        if also == "decode":  # a restart or a snapshot makes no difference
-            encoded = sessions.encode()
-            sessions = Sessions.decode(encoded, *limits)
-            assert sessions.encode() == encoded
-        elif also == "copy":
-            copies.append((sessions.copy(), sessions.encode()))
-    for copied, then in copies:
-        copied.verify()
-        assert copied.encode() == then, "a copy does not see what came later"
+class Both:
+    """The table and the model, side by side; the table is put through copies and its own bytes."""
+
+    def __init__(self, window: int, result_bytes: int, max_sessions: int) -> None:
+        self.limits = window, result_bytes, max_sessions
+        self.table, self.naive = Sessions(*self.limits), Naive(*self.limits)
+        self.index = 0
+        self.copies: list[tuple[Sessions, bytes]] = []
+        self.seen: Counter[str] = Counter()
+
+    def open(self, client: str) -> None:
+        self.index += 1
+        assert self.table.open(client, self.index) == self.naive.open(client)
+        self.compare()
+
+    def command(self, client: str, ahead: int, result: bytes | None) -> None:
+        """The command `ahead` of the client's greatest sequence, or behind it."""
+        self.index += 1
+        sequence = max(1, ahead + max((done for done, _ in self.naive.applied.get(client, [])), default=0))
+        expected = self.naive.look(client, sequence)
+        self.seen[expected.name if isinstance(expected, Look) else f"kept {expected.kept}"] += 1
+        assert self.table.look(client, sequence) == expected
+        if expected is Look.FRESH:
+            self.table.record(client, sequence, self.index, result)
+            self.naive.record(client, sequence, result)
+        elif expected is not Look.NOT_OPEN:
+            self.table.touch(client, self.index)
+            self.naive.use(client)
+        self.compare()
+
+    def restart(self) -> None:
+        encoded = self.table.encode()
+        self.table = Sessions.decode(encoded, *self.limits)
+        assert self.table.encode() == encoded
+
+    def copy(self) -> None:
+        self.copies.append((self.table.copy(), self.table.encode()))
+
+    def compare(self) -> None:
+        assert list(self.table) == self.naive.used
+        for client in self.naive.used:
+            greatest = max((done for done, _ in self.naive.applied[client]), default=0)
+            for sequence in range(max(1, greatest - 8), greatest + 3):
+                assert self.table.look(client, sequence) == self.naive.look(client, sequence)
+        self.table.verify()
+
+    def end(self) -> None:
+        for copied, then in self.copies:
+            copied.verify()
+            assert copied.encode() == then, "a copy does not see what came later"
+
+
+def random_step(both: Both, choose: Callable[[Sequence[Any]], Any]) -> None:
+    kind = choose(("command",) * 12 + ("open", "open", "restart", "copy"))
+    if kind == "command":
+        ahead = choose((1, 1, 1, 1, 2, 3, 7, 0, -1, -2, -3, -4, -6))
+        both.command(choose((A, A, A, B, B, C, D)), ahead, choose((None, b"", b"x", b"ab\n", b"01234567")))
+    elif kind == "open":
+        both.open(choose((A, B, C, D)))
+    else:
+        getattr(both, kind)()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.tuples(st.integers(1, 6), st.integers(0, 12), st.integers(1, 3)))
+def test_as_the_naive_model(data: st.DataObject, limits: tuple[int, int, int]) -> None:
+    both = Both(*limits)
+    both.open(A)
+    for _ in range(data.draw(st.integers(1, 15))):
+        random_step(both, lambda of: data.draw(st.sampled_from(of)))
+    both.end()
+
+
+def test_as_the_naive_model_for_long() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(12):
+        source = random.Random(seed)
+        limits = source.randint(1, 6), source.randint(0, 12), source.randint(1, 3)
+        print(f"seed {seed} limits {limits}")
+        both = Both(*limits)
+        for _ in range(150):
+            random_step(both, source.choice)
+        both.end()
+        seen += both.seen
+    assert all(seen[name] > 20 for name in ("FRESH", "TOO_OLD", "NOT_OPEN", "kept True", "kept False")), seen
 
 
 def test_changing_a_copy_leaves_the_original() -> None:

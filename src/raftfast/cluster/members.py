@@ -17,21 +17,8 @@ __all__ = ["Member", "Ranges", "bits_of", "canonical_address", "member_of", "ran
 
 Ranges = tuple[tuple[int, int], ...]
 
-# The writer's order of NODESCONF 1.2, without shard-id, which a member holds by itself. Fields of other names follow.
-_AUX_ORDER: Final = {
-    name: place
-    for place, name in enumerate(
-        (
-            "availability-zone",
-            "client-tls-port",
-            "client-tcp-port",
-            "client-ipv6",
-            "client-ipv4",
-            "tls-port",
-            "nodename",
-        )
-    )
-}
+_PORTS: Final = ("client-tls-port", "client-tcp-port", "tls-port")
+_LEFT_OUT_IF_EMPTY: Final = ("availability-zone", "client-ipv6", "client-ipv4", "nodename")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +61,11 @@ def canonical_address(address: Address) -> tuple[Address, str | None]:
     if tcp_port is not None:
         aux.setdefault("tls-port", str(port))
         port = _port(tcp_port)
-    for name in ("client-tls-port", "client-tcp-port", "tls-port"):
+    for name in _PORTS:
         number = _port(aux.pop(name, "0"))
         if number or name == "tls-port":
             aux[name] = str(number)
-    names = sorted(aux, key=lambda name: (_AUX_ORDER.get(name, len(_AUX_ORDER)), name))
-    kept = {name: aux[name] for name in names if aux[name] or name not in _AUX_ORDER}
+    kept = {name: value for name, value in aux.items() if value or name not in _LEFT_OUT_IF_EMPTY}
     return Address(address.ip, port, address.cport, address.hostname, kept), shard_id
 
 
