@@ -153,7 +153,9 @@ class FakeNode:
 
     async def set_hostname(self, hostname: str) -> None:
         await self._called("set_hostname", hostname)
-        self.set_records([replace(each, hostname=hostname) if each.id == ME else each for each in self.records.values()])
+        self.set_records(
+            [replace(each, hostname=hostname) if each.id == ME else each for each in self.records.values()]
+        )
 
 
 class Raw:

@@ -58,7 +58,9 @@ def test_replies_keep_their_order_when_results_do_not():
         raw = await site.connect()
         raw.writer.write(b"SET a 1\r\nINCR n\r\nSET b 1 GET\r\n")
         await until(lambda: len(site.node.waiting) == 3)
-        for (_, future), result in reversed(list(zip(site.node.waiting, (b"+OK\r\n", b":1\r\n", b"$-1\r\n"), strict=True))):
+        for (_, future), result in reversed(
+            list(zip(site.node.waiting, (b"+OK\r\n", b":1\r\n", b"$-1\r\n"), strict=True))
+        ):
             future.set_result(result)
             await turns()
         await raw.expect(b"+OK\r\n:1\r\n$-1\r\n")
