@@ -257,7 +257,9 @@ def parse_app(line: bytes) -> tuple[str | None, int, bytes] | None:
     parts = line.split(b" ", 3)
     if len(parts) < 2 or parts[1] != b"APP":
         return None
-    return _app(parts[2] if len(parts) > 2 else b"", parts[3] if len(parts) > 3 else b"")
+    escaped = parts[3] if len(parts) > 3 else b""
+    client_id, sequence = _app_head(parts[2] if len(parts) > 2 else b"", escaped)
+    return client_id, sequence, unescape(escaped) if b"\\" in escaped else escaped
 
 
 def app_entry(client_id: str | None, sequence: int, command: bytes) -> bytes:
@@ -312,7 +314,7 @@ def _parse(kind: bytes, data: bytes) -> Entry:
     kind = kind.upper()
     if kind == b"APP":
         head, _, escaped = data.partition(b" ")
-        return App(*_app(head, escaped))
+        return App(*_app_head(head, escaped), unescape(escaped))
     reader = _READERS.get(kind)
     if reader is None:
         raise EntryError(f"unknown entry type {_show(kind)}")
@@ -323,9 +325,9 @@ def _parse(kind: bytes, data: bytes) -> Entry:
     return read(tokens)
 
 
-def _app(head: bytes, escaped: bytes) -> tuple[str | None, int, bytes]:
+def _app_head(head: bytes, escaped: bytes) -> tuple[str | None, int]:
     if head == b"-":
-        return None, 0, unescape(escaped)
+        return None, 0
     match = _APP_HEAD.fullmatch(head)
     if match is None:
         raise EntryError(f"{_show(head)} is no client id and sequence")
@@ -335,7 +337,7 @@ def _app(head: bytes, escaped: bytes) -> tuple[str | None, int, bytes]:
         raise EntryError(f"sequence {sequence} is out of range")
     if sequence == 0 and escaped:
         raise EntryError("the entry that opens a session has no bytes")
-    return client.decode("ascii"), sequence, unescape(escaped)
+    return client.decode("ascii"), sequence
 
 
 def _noop(tokens: list[bytes]) -> Entry:

@@ -223,16 +223,20 @@ class ClusterState:
 
     def _take(self, index: int, change: _Change) -> None:
         """The one place where the state changes."""
+        before = [self._nodes.get(member.id) for member in change.members]
         for member in change.members:
             self._nodes[member.id] = member
             self._removed.pop(member.id, None)
         if change.forgotten is not None:
             del self._nodes[change.forgotten]
             self._removed[change.forgotten] = index
-        shards = dict.fromkeys(member.shard_id for member in self._nodes.values())
-        before = self._epochs
-        self._epochs = {shard: min(before.get(shard, 0) + (shard in change.bumped), _MOST) for shard in shards}
-        self._voters = frozenset(member.id for member in self._nodes.values() if member.voter)
+        if change.bumped or None in before:
+            shards = dict.fromkeys(member.shard_id for member in self._nodes.values())
+            epochs = self._epochs
+            self._epochs = {shard: min(epochs.get(shard, 0) + (shard in change.bumped), _MOST) for shard in shards}
+        # The same set while nobody's vote changes: slots and flags change often, votes hardly ever.
+        if any(old is None or old.voter != new.voter for old, new in zip(before, change.members, strict=True)):
+            self._voters = frozenset(member.id for member in self._nodes.values() if member.voter)
 
     # How it is written and read.
 
