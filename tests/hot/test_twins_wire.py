@@ -142,7 +142,7 @@ def test_the_same_frames(message: messages.Message) -> None:
         _same(lambda twin, at=at: twin.decode(frame[8:at]))
 
 
-@settings(deadline=None, max_examples=2000, print_blob=True)
+@settings(deadline=None, max_examples=1000, print_blob=True)
 @given(mutated_payloads(wire_py.encode))
 def test_mutated_payloads(payload: bytes) -> None:
     _same(lambda twin: twin.decode(payload))

@@ -466,6 +466,7 @@ def _encode_append_entries(form: _Form, message: AppendEntries) -> bytes:
 
 def _check_lines(form: _Form, terms: Sequence[object], lines: Sequence[object], least: int, most: int) -> None:
     size = 0
+    prefix = b"%d " % least
     for position, (term, line) in enumerate(zip(terms, lines, strict=True)):
         if type(line) is not bytes:
             raise form.error(f"entry {position} is not bytes")
@@ -473,17 +474,16 @@ def _check_lines(form: _Form, terms: Sequence[object], lines: Sequence[object], 
             raise form.error(f"entry {position} is longer than {MAX_ENTRY_BYTES} bytes")
         if type(term) is not int or not 0 <= term <= _MOST_NUMBER:
             raise form.error(f"the term of entry {position} {_NUMBER.wrong}")
-        _check_term(form, position, term, least, most)
-        least = term
-        prefix = b"%d " % term
+        if term != least:
+            _check_term(form, position, term, least, most)
+            least, prefix = term, b"%d " % term
         if not line.startswith(prefix):
             raise form.error(f"entry {position} does not begin with its term")
         if b"\n" in line:
             raise form.error(f"entry {position} holds a newline")
-        entry = line[len(prefix) :]
-        kind, blank, data = entry.partition(b" ")
-        if kind not in ENTRY_TYPES or (blank and not data):
-            if _kept_entry(entry) is None:
+        parts = line.split(b" ", 2)
+        if parts[1] not in ENTRY_TYPES or (len(parts) == 3 and not parts[2]):
+            if _kept_entry(line[len(prefix) :]) is None:
                 raise form.error(f"entry {position} has an unknown type")
             raise form.error(f"entry {position} is not in the form in which it is kept")
         size += len(line) + 1
