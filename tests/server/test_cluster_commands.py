@@ -158,8 +158,11 @@ def test_all_slots_in_one_command_as_redis_cli_sends_them():
 def test_fixs_transaction_answers_each_command():
     async def body(site: Site) -> None:
         raw = await site.connect()
-        queued = b"MULTI\r\nCLUSTER DELSLOTS 400\r\nCLUSTER ADDSLOTS 400\r\nCLUSTER SETSLOT 400 STABLE\r\nCLUSTER BUMPEPOCH\r\n"
-        await raw.ask(queued, b"+OK\r\n" + b"+QUEUED\r\n" * 4)
+        changes = b"CLUSTER DELSLOTS 400\r\nCLUSTER ADDSLOTS 400\r\n"
+        await raw.ask(
+            b"MULTI\r\n" + changes + b"CLUSTER SETSLOT 400 STABLE\r\nCLUSTER BUMPEPOCH\r\n",
+            b"+OK\r\n" + b"+QUEUED\r\n" * 4,
+        )
         await raw.ask(
             b"EXEC\r\n",
             b"*4\r\n-ERR Slot 400 is already unassigned\r\n+OK\r\n"
@@ -438,11 +441,10 @@ def test_links():
         raw = await site.connect()
 
         def link(direction: str, node: str, created: int, events: str, buffered: int) -> bytes:
-            return (
-                b"*12\r\n" + b("direction") + b(direction) + b("node") + b(node) + b("create-time") + b":%d\r\n" % created
-                + b("events") + b(events) + b("send-buffer-allocated") + b":%d\r\n" % buffered
-                + b("send-buffer-used") + b":%d\r\n" % buffered
-            )  # fmt: skip
+            fields = b("direction") + b(direction) + b("node") + b(node)
+            fields += b("create-time") + b":%d\r\n" % created + b("events") + b(events)
+            sizes = b("send-buffer-allocated") + b":%d\r\n" % buffered + b("send-buffer-used") + b":%d\r\n" % buffered
+            return b"*12\r\n" + fields + sizes
 
         expected = link("to", OTHER, 1, "r", 7) + link("from", OTHER, 2, "rw", 0) + link("from", REPLICA, 3, "rw", 0)
         await raw.ask(b"CLUSTER LINKS\r\n", b"*3\r\n" + expected)

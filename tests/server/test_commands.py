@@ -82,7 +82,8 @@ EXACT = [
     (b"CONFIG SET cluster-announce-hostname a b\r\n", b"-ERR wrong number of arguments for 'config|set' command\r\n"),
     (
         b"CONFIG SET cluster-node-timeout 100\r\n",
-        b"-ERR CONFIG SET failed (possibly related to argument 'cluster-node-timeout') - can't set immutable config\r\n",
+        b"-ERR CONFIG SET failed (possibly related to argument 'cluster-node-timeout') - "
+        b"can't set immutable config\r\n",
     ),
     (b"CONFIG REWRITE\r\nCONFIG RESETSTAT\r\n", b"+OK\r\n+OK\r\n"),
     (b"DEBUG DIGEST\r\n", b"+a1c4b3ef8b1e2a9c\r\n"),
@@ -113,8 +114,8 @@ def test_hello_names_the_server_in_either_protocol():
         await raw.ask(b"HELLO\r\n", b"*14\r\n" + fields % (shown, 2))
         await raw.ask(b"HELLO 3 AUTH default x SETNAME me\r\n", b"%7\r\n" + fields % (shown, 3))
         await raw.ask(b"CLIENT GETNAME\r\nGET a\r\n", b"$2\r\nme\r\n_\r\n")
-        await raw.ask(b"HELLO 2 SETNAME 'a b'\r\nGET a\r\n", b"-ERR Client names cannot contain spaces, newlines or special "
-                      b"characters.\r\n_\r\n")  # fmt: skip
+        refused = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+        await raw.ask(b"HELLO 2 SETNAME 'a b'\r\nGET a\r\n", refused + b"_\r\n")
         await raw.ask(b"SET k 1 GET\r\nSET k 2 XX NX\r\n", b"_\r\n" + SYNTAX)
         await raw.ask(b"RESET\r\nGET a\r\nCLIENT GETNAME\r\n", b"+RESET\r\n$-1\r\n$-1\r\n")
 
