@@ -81,6 +81,7 @@ class NaiveLog:
         return [(index, *self.get(index)) for index in range(lo, hi)]
 
     def lines(self, lo, hi, max_bytes=None):
+        number(lo, hi, max_bytes or 0)
         found = [line for _, _, line in self.range(lo, hi)]
         while max_bytes is not None and len(found) > 1 and sum(map(len, found)) > max_bytes:
             found.pop()
@@ -124,7 +125,10 @@ class NaiveLog:
         return max(index, self.boundary_index)
 
     def merge(self, prev_index, terms, lines, commit_index):
-        number(prev_index, commit_index)
+        number(prev_index)
+        if len(terms) != len(lines):
+            raise ValueError
+        number(commit_index)
         if prev_index > self.last_index:
             raise Unavailable
         self.accept(terms, lines, self.term_at(prev_index) if prev_index >= self.boundary_index else 0, prev_index)

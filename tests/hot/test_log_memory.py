@@ -140,16 +140,15 @@ def test_a_log_is_no_business_of_the_collector(log):
 
 
 class Trimmer:
-    """Garbage in a cycle of its own: trims a log when the collector comes, wherever that is."""
+    """Garbage in a cycle of its own: trims a log when the collector comes, wherever that is, `left` times again."""
 
-    def __init__(self, made):
-        (
-            self.made,
-            self.cycle,
-        ) = made, self
+    def __init__(self, made, left):
+        self.made, self.left, self.cycle = made, left, self
 
     def __del__(self):
         self.made.trim_to(self.made.boundary_index + 7)
+        if self.left:
+            Trimmer(self.made, self.left - 1)
 
 
 @pytest.mark.parametrize("verb", ["lines", "entries", "membership_lines"])
@@ -171,7 +170,7 @@ def test_a_finalizer_may_trim_while_a_list_is_made(log, verb):
             made = log.RaftLog()
             made.extend(terms, lines)
             ask = getattr(made, verb)
-            Trimmer(made)
+            Trimmer(made, 5)
             gc.set_threshold(1)
             gc.enable()
             given = ask(50, 251)

@@ -238,16 +238,17 @@ The entries behind the boundary, in memory: a term and an AE line each.
         Cost: O(entries in the range), a glance at the type for each.
         """
         cdef size_t start, i, n
-        cdef uint64_t changes = self._entries.changes
-        cdef uint64_t first
+        cdef uint64_t changes, first
         cdef list found = []
-        cdef PyObject *line
+        cdef bytes line
         n = self._span(lo, hi, None, &start)
+        changes = self._entries.changes
         first = self._boundary_index + 1 + start
         for i in range(n):
-            line = line_of(&self._entries, start + i)
-            if _is_membership(line):
-                found.append((first + i, <bytes>line))
+            if _is_membership(line_of(&self._entries, start + i)):
+                # A reference of our own first: making the pair may run foreign code.
+                line = <bytes>line_of(&self._entries, start + i)
+                found.append((first + i, line))
                 if changes != self._entries.changes:
                     return self.membership_lines(lo, hi)
         return found
