@@ -6,8 +6,8 @@ from it are others' affairs. No socket, no clock, no state but the bytes of a fr
 
 A change here is a change to `wire_py` too: both have the same surface and refuse the same bytes in the same words.
 
-Memory: a `Span` never owns what it points into. On decoding that is the caller's buffer (held by a `bytes` argument or an
-exported view) or a `bytearray` that only the running call refers to; on encoding a field of the message, which is
+Memory: a `Span` never owns what it points into. On decoding that is the caller's buffer (held by a `bytes` argument or
+an exported view) or a `bytearray` that only the running call refers to; on encoding a field of the message, which is
 immutable and held by the caller. Lengths from the wire are compared with what is left, never added to anything, and
 never allocated; sums are of lengths of objects in memory, each checked against 2^32 before the next is added.
 """
