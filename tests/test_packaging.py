@@ -40,7 +40,8 @@ def copy_tree(target: Path) -> Path:
     """What a checkout holds and a build may need, without anything built."""
     junk = shutil.ignore_patterns("*.so", "*.c", "*.egg-info", "__pycache__")
     for name in ("src", "docs", "tests", "benchmarks"):
-        shutil.copytree(ROOT / name, target / name, ignore=junk)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=junk)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
     return target
@@ -88,6 +89,11 @@ def test_the_core_depends_on_nothing():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["dependencies"] == []
     assert project["scripts"] == {"raftfast": "raftfast.__main__:main"}
+
+
+def test_the_version_is_the_same_in_both_places():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f'__version__ = "{project["version"]}"' in (ROOT / "src" / "raftfast" / "__init__.py").read_text("utf-8")
 
 
 def test_no_build_product_is_tracked():

@@ -67,7 +67,14 @@ def test_a_step_that_does_not_hold_is_one_line_and_nothing_is_left(habit, made, 
     assert list(own_temporary_folder.iterdir()) == []
 
 
-def test_an_error_reply_is_a_step_that_does_not_hold(habit, made, capsys):
+def test_a_field_that_no_node_tells_is_a_step_that_does_not_hold(habit, made, capsys):
+    assert run(["demo"]) == 1
+    assert capsys.readouterr().err.endswith("did not hold: node-1 tells no number cluster_known_nodes\n")
+    assert all(gone(pid) for _, pid in made)
+
+
+def test_an_error_reply_is_a_step_that_does_not_hold(habit, made, capsys, monkeypatch):
+    monkeypatch.setattr(demo.NodeProcess, "number", lambda self, field: 1)
     assert run(["demo"]) == 1
     assert "did not hold: ERR unknown command 'CLUSTER'" in capsys.readouterr().err
     assert all(gone(pid) for _, pid in made)

@@ -29,6 +29,10 @@ def test_ready_is_awaited_and_the_id_asked(make):
         "cluster_raft_role": "leader",
         "cluster_raft_leader": "a" * 40,
     }
+    assert node.number("raft_boundary_index") == 7
+    for field in ("cluster_raft_role", "none"):
+        with pytest.raises(ProcessFailed, match=f"^node-1 tells no number {field}$"):
+            node.number(field)
 
 
 def test_one_that_ends_is_told_with_its_last_line(make):

@@ -50,7 +50,7 @@ class Cluster:
 
     def meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
         """Brings a node in and waits until all live ones count it as a voter."""
-        before = int(member.info()["cluster_known_nodes"])
+        before = member.number("cluster_known_nodes")
         member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
         size = str(before + 1)
         self.until_all(lambda node: node.info().get("cluster_size") == size, f"{size} voters")
@@ -136,19 +136,19 @@ class Cluster:
 
 
 def term(node: NodeProcess) -> int:
-    return int(node.info()["cluster_raft_current_term"])
+    return node.number("cluster_raft_current_term")
 
 
 def applied(node: NodeProcess) -> int:
-    return int(node.info()["cluster_raft_last_applied"])
+    return node.number("cluster_raft_last_applied")
 
 
 def boundary(node: NodeProcess) -> int:
-    return int(node.info()["raft_boundary_index"])
+    return node.number("raft_boundary_index")
 
 
 def snapshots_installed(node: NodeProcess) -> int:
-    return int(node.info()["raft_snapshots_installed"])
+    return node.number("raft_snapshots_installed")
 
 
 __all__ = [

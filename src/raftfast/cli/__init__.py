@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 
 import click
 
+from .. import COMPILED, __version__
 from ..errors import RaftError
-from ..hot import COMPILED
 from .text import one_line
 
 __all__ = ["commands", "run", "version"]
@@ -23,11 +23,7 @@ _COMMANDS = ("demo", "inspect", "serve")
 
 def version() -> str:
     """The version and which leaves are in use: `0.1.0 (compiled)` or `0.1.0 (pure)`."""
-    try:
-        number = metadata.version("raftfast")
-    except metadata.PackageNotFoundError:
-        number = "(not installed)"
-    return f"{number} ({'compiled' if COMPILED else 'pure'})"
+    return f"{__version__} ({'compiled' if COMPILED else 'pure'})"
 
 
 class _Commands(click.Group):

@@ -90,7 +90,7 @@ class Demo:
         for other in others:
             self._meet(first, other)
         leader = self._leader()
-        self._tell.say(f"three voters, {leader.name} leads in term {leader.info()['cluster_raft_current_term']}")
+        self._tell.say(f"three voters, {leader.name} leads in term {leader.number('cluster_raft_current_term')}")
         share = SLOTS // len(self._nodes)
         for number, node in enumerate(self._nodes):
             last = SLOTS - 1 if node is self._nodes[-1] else (number + 1) * share - 1
@@ -103,12 +103,12 @@ class Demo:
         """Step 2: a follower that was paused while the leader trimmed its log catches up by InstallSnapshot."""
         leader = self._leader()
         follower = next(node for node in self._nodes if node is not leader)
-        before = follower.info()
+        last, installed = follower.number("raft_last_index"), follower.number("raft_snapshots_installed")
         follower.pause()
-        self._tell.say(f"{follower.name} paused at index {before['raft_last_index']}")
-        self._write_until_trimmed(leader, int(before["raft_last_index"]))
+        self._tell.say(f"{follower.name} paused at index {last}")
+        self._write_until_trimmed(leader, last)
         follower.resume()
-        self._until_snapshot(follower, int(before["raft_snapshots_installed"]))
+        self._until_snapshot(follower, installed)
         self._until_same(self._nodes)
         self._tell.say(f"{follower.name} continued, took a snapshot, and has the leader's state")
 
@@ -119,7 +119,7 @@ class Demo:
         for node in [*(node for node in self._nodes if node is not leader), leader]:
             self._restart(node)
         leader = self._leader()
-        boundary = int(leader.info()["raft_boundary_index"])
+        boundary = leader.number("raft_boundary_index")
         if boundary < applied:
             raise DemoFailed(f"{leader.name} kept its log from index {boundary + 1}, it had applied {applied}")
         self._tell.say(f"all restarted; {leader.name} leads, its log begins after index {boundary}")
@@ -128,19 +128,19 @@ class Demo:
     def _trim_and_join(self) -> None:
         """Step 4: a log trimmed at run time; a node that joins then needs a snapshot."""
         leader = self._leader()
-        self._write_until_trimmed(leader, int(leader.info()["raft_last_index"]))
+        self._write_until_trimmed(leader, leader.number("raft_last_index"))
         self._join_by_snapshot()
 
     def _kill_the_leader(self) -> None:
         """Step 5: kill -9 of the leader under load; nothing acknowledged is lost, and it comes back."""
         leader = self._leader()
-        term = int(leader.info()["cluster_raft_current_term"])
+        term = leader.number("cluster_raft_current_term")
         with Load("load", [node.client for node in self._nodes]) as load:
             self._reach(load, _LOAD_WRITES)
             leader.kill()
             self._tell.say(f"{leader.name} killed after {len(load.acknowledged)} acknowledged writes")
             successor = self._leader(above=term)
-            self._tell.say(f"{successor.name} leads in term {successor.info()['cluster_raft_current_term']}")
+            self._tell.say(f"{successor.name} leads in term {successor.number('cluster_raft_current_term')}")
             self._reach(load, len(load.acknowledged) + _LOAD_WRITES)
         self._written += load.acknowledged
         self._check_written()
@@ -198,14 +198,14 @@ class Demo:
             named = {fact.get("cluster_raft_leader") for fact in facts.values()}
             if len(found) != 1 or named != {found[0].node_id}:
                 return False
-            return int(facts[found[0].name]["cluster_raft_current_term"]) > above
+            return found[0].number("cluster_raft_current_term") > above
 
         self._until(agreed, "all nodes agree on a leader")
         return found[0]
 
     def _meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
         """Brings `newcomer` in; returns once every live node counts it as a voter."""
-        size = int(member.info()["cluster_known_nodes"]) + 1
+        size = member.number("cluster_known_nodes") + 1
         member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
         members = self._nodes[:size]
         for node in members:
@@ -233,13 +233,13 @@ class Demo:
         count = len(self._written)
 
         def trimmed() -> bool:
-            if int(leader.info()["raft_boundary_index"]) > past:
+            if leader.number("raft_boundary_index") > past:
                 return True
             self._write(leader)
             return False
 
         self._until(trimmed, f"{leader.name} trims its log past index {past}")
-        boundary = leader.info()["raft_boundary_index"]
+        boundary = leader.number("raft_boundary_index")
         self._tell.say(f"{len(self._written) - count} writes; {leader.name} trimmed its log up to index {boundary}")
 
     def _write(self, node: NodeProcess) -> None:
@@ -263,11 +263,11 @@ class Demo:
                 raise DemoFailed(f"{node.name} lacks {len(lost)} acknowledged writes, {lost[0]} among them")
 
     def _applied(self, node: NodeProcess) -> int:
-        return int(node.info()["cluster_raft_last_applied"])
+        return node.number("cluster_raft_last_applied")
 
     def _until_snapshot(self, node: NodeProcess, before: int) -> None:
         self._until(
-            lambda: int(node.info()["raft_snapshots_installed"]) > before, f"{node.name} catches up by InstallSnapshot"
+            lambda: node.number("raft_snapshots_installed") > before, f"{node.name} catches up by InstallSnapshot"
         )
 
     def _until_same(self, nodes: Sequence[NodeProcess]) -> None:
@@ -288,15 +288,15 @@ def _served(node: NodeProcess) -> bool:
 
 def _row(node: NodeProcess) -> tuple[str, ...]:
     info = node.info()
-    first, last = int(info["raft_boundary_index"]) + 1, int(info["raft_last_index"])
+    first, last = node.number("raft_boundary_index") + 1, node.number("raft_last_index")
     return (
         node.name,
-        info["cluster_raft_role"],
-        info["cluster_raft_current_term"],
-        info["cluster_raft_commit_index"],
-        info["cluster_raft_last_applied"],
+        info.get("cluster_raft_role", ""),
+        info.get("cluster_raft_current_term", ""),
+        info.get("cluster_raft_commit_index", ""),
+        info.get("cluster_raft_last_applied", ""),
         f"{first}-{last}" if first <= last else "empty",
-        info["raft_caught_up_by"],
+        info.get("raft_caught_up_by", ""),
         node.text("DEBUG", "DIGEST")[:16],
     )
 

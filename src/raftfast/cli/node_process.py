@@ -237,6 +237,13 @@ class NodeProcess:
         lines = [*self.text("INFO", "raftfast").splitlines(), *self.text("CLUSTER", "INFO").splitlines()]
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
+    def number(self, field: str) -> int:
+        """One field of `info()` as a number."""
+        text = self.info().get(field, "")
+        if not (text.isascii() and text.isdigit()):
+            raise ProcessFailed(f"{self.name} tells no number {field}")
+        return int(text)
+
     def _hang_up(self) -> None:
         if self._client is not None:
             self._client.close()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,22 @@ async def _serve(options: Options) -> None:
         front = await server.serve(node, options.host, options.port, kv=store, shutdown=stop.set)
         try:
             _log.info("ready: client %s:%d bus %d id %s", options.host, options.port, options.bus_port, node.node_id)
-            await stop.wait()
+            await _first(stop.wait(), node.wait_failed())
         finally:
             await front.close()
     _log.info("stopped")
+
+
+async def _first(*waits: Coroutine[object, object, object]) -> None:
+    """Returns when one of `waits` is over, or raises what it raised; the others are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
