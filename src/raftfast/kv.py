@@ -73,7 +73,10 @@ def decode_command(command: bytes) -> list[bytes]:
         colon = command.find(b":", position, position + 11)
         if colon < 0:
             raise ValueError("an argument without its length")
-        length = _length(command[position:colon])
+        digits = command[position:colon]
+        if not digits.isdigit() or (digits[0] == 48 and len(digits) > 1):
+            raise ValueError("a length that is no decimal number")
+        length = int(digits)
         if length > end - colon - 1:
             raise ValueError("an argument that is cut short")
         position = colon + 1 + length

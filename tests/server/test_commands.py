@@ -163,6 +163,8 @@ def test_info_sections():
         assert "\r\ncluster_enabled:1\r\n" in text
         assert "\r\nrole:master\r\n" in text
         assert "\r\nraft_caught_up_by:snapshot\r\n" in text
+        assert "\r\nraft_snapshots_installed:0\r\n" in text
+        assert "\r\nraft_bytes_out:11\r\n" in text
         assert f"\r\nraft_leader:{ME}\r\n" in text
         assert "db0:" not in text
         await raw.ask(b"SET a 1\r\n", b"+OK\r\n")

@@ -61,6 +61,7 @@ def _cluster(client: Client) -> Lines:
 
 def _raftfast(client: Client) -> Lines:
     status = client.node.status()
+    totals = {"snapshots_installed": 0, "snapshots_sent": 0} | status.counters
     return [
         ("raft_node_id", status.node_id),
         ("raft_standing", status.standing),
@@ -77,6 +78,7 @@ def _raftfast(client: Client) -> Lines:
         ("raft_log_bytes", status.log_bytes),
         ("raft_pending", status.pending),
         ("raft_caught_up_by", status.caught_up_by),
+        *((f"raft_{name}", total) for name, total in sorted(totals.items())),
     ]
 
 
