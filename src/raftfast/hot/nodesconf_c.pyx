@@ -8,6 +8,7 @@ every rule beyond the usual and every error's text exists once. No file is opene
 
 from __future__ import annotations
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport uint64_t
@@ -20,7 +21,8 @@ from ..errors import ParseError
 from ..messages import ENTRY_TYPES
 from ..records import NodeRecord, NodesConf
 from .nodesconf_file import Reader, written
-from .nodesconf_lines import check_u64, flags_of, format_address, format_node_line, parse_address, vars_line
+from .nodesconf_lines import check_u64, flags_column, flags_of, format_address, parse_address, vars_line
+from .nodesconf_lines import format_node_line as _format_any_node_line
 from .nodesconf_lines import parse_node_line as _parse_any_node_line
 
 __all__ = [
@@ -39,50 +41,15 @@ __all__ = [
 
 cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object target, object name, object value) except -1
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
 
 
+include "nodesconf_bytes.pxi"
+
+
 # --- CRC-64 -------------------------------------------------------------------------------------------------------
-
-cdef uint64_t POLYNOMIAL = 0x95AC9329AC4BC9B5  # 0xad93d23594c935a9, bits reversed
-cdef uint64_t CRC[8][256]  # CRC[k][b]: what byte b does to the checksum with k zero bytes after it
-
-
-cdef void fill_crc_tables() noexcept:
-    cdef int value, bit, depth
-    cdef uint64_t crc
-    for value in range(256):
-        crc = value
-        for bit in range(8):
-            crc = (crc >> 1) ^ (POLYNOMIAL if crc & 1 else 0)
-        CRC[0][value] = crc
-    for depth in range(1, 8):
-        for value in range(256):
-            crc = CRC[depth - 1][value]
-            CRC[depth][value] = CRC[0][crc & 0xFF] ^ (crc >> 8)
-
-
-fill_crc_tables()
-
-
-cdef uint64_t crc_of(const unsigned char *at, Py_ssize_t size, uint64_t crc) noexcept nogil:
-    """The checksum of `size` bytes at `at` (the caller's, and alive), eight a step, whatever the byte order here."""
-    while size >= 8:
-        crc ^= (
-            <uint64_t>at[0] | <uint64_t>at[1] << 8 | <uint64_t>at[2] << 16 | <uint64_t>at[3] << 24
-            | <uint64_t>at[4] << 32 | <uint64_t>at[5] << 40 | <uint64_t>at[6] << 48 | <uint64_t>at[7] << 56
-        )
-        crc = (
-            CRC[7][crc & 0xFF] ^ CRC[6][crc >> 8 & 0xFF] ^ CRC[5][crc >> 16 & 0xFF] ^ CRC[4][crc >> 24 & 0xFF]
-            ^ CRC[3][crc >> 32 & 0xFF] ^ CRC[2][crc >> 40 & 0xFF] ^ CRC[1][crc >> 48 & 0xFF] ^ CRC[0][crc >> 56]
-        )
-        at += 8
-        size -= 8
-    while size > 0:
-        crc = CRC[0][(crc ^ at[0]) & 0xFF] ^ (crc >> 8)
-        at += 1
-        size -= 1
-    return crc
 
 
 cdef inline uint64_t u64(object value, str what) except? 0xFFFFFFFFFFFFFFFF:
@@ -110,264 +77,7 @@ def crc64(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     return crc_of(<const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), start)
 
 
-# --- the cursor ---------------------------------------------------------------------------------------------------
-
-# All bytes of a file are taken through a Cursor: `at` never passes `end`, and both point into a bytes object that the
-# caller of the function at hand keeps alive.
-cdef struct Cursor:
-    const unsigned char *at
-    const unsigned char *end
-
-cdef enum:
-    WORD = 1  # a character of a token; ASCII only, so that text can be made without decoding
-    FIELD = 2  # of an address's field: no comma, no equals sign
-    ID = 4
-    AUX = 8  # of an aux field's value
-    DATA = 16  # a byte of an entry's token
-
-    MAX_LINE_BYTES = 2 << 20
-    MAX_IP_BYTES = 45
-    MAX_TYPES = 32
-
-cdef unsigned char KINDS[256]
-
-
-cdef void fill_kinds() noexcept:
-    cdef int byte
-    for byte in range(256):
-        KINDS[byte] = 0
-        if byte <= 0x20 or byte == 0x22 or byte == 0x27:
-            continue
-        KINDS[byte] |= DATA
-        if byte >= 0x7F:
-            continue
-        KINDS[byte] |= WORD
-        if byte != 0x2C and byte != 0x3D:
-            KINDS[byte] |= FIELD
-        if 0x30 <= byte <= 0x39 or 0x61 <= byte <= 0x7A:
-            KINDS[byte] |= ID | AUX
-        elif 0x41 <= byte <= 0x5A or 0x2D <= byte <= 0x2F or byte == 0x3A or byte == 0x5F or byte == 0x60:
-            KINDS[byte] |= AUX
-
-
-fill_kinds()
-
-
-cdef inline bint take(Cursor *c, unsigned char byte) noexcept nogil:
-    if c.at >= c.end or c.at[0] != byte:
-        return False
-    c.at += 1
-    return True
-
-
-cdef inline Py_ssize_t take_run(Cursor *c, unsigned char kind, Cursor *run) noexcept nogil:
-    """Takes all bytes of `kind` into `run`; how many."""
-    run.at = c.at
-    while c.at < c.end and KINDS[c.at[0]] & kind:
-        c.at += 1
-    run.end = c.at
-    return run.end - run.at
-
-
-cdef inline bint take_number(Cursor *c, uint64_t most, uint64_t *number) noexcept nogil:
-    """Takes a strict decimal of at most `most`. The sum can't wrap: it is compared before it is made."""
-    cdef uint64_t value = 0
-    cdef unsigned int digit
-    cdef const unsigned char *first = c.at
-    while c.at < c.end and 0x30 <= c.at[0] <= 0x39:
-        digit = c.at[0] - 0x30
-        if value > most // 10 or value * 10 > most - digit:
-            return False
-        value = value * 10 + digit
-        c.at += 1
-    if c.at == first or (first[0] == 0x30 and c.at - first > 1):
-        return False
-    number[0] = value
-    return True
-
-
-cdef inline bint take_hex16(Cursor *c, uint64_t *number) noexcept nogil:
-    cdef uint64_t value = 0
-    cdef unsigned char byte
-    cdef int place
-    if c.end - c.at < 16:
-        return False
-    for place in range(16):
-        byte = c.at[place]
-        if 0x30 <= byte <= 0x39:
-            byte -= 0x30
-        elif 0x61 <= byte <= 0x66:
-            byte -= 0x61 - 10
-        elif 0x41 <= byte <= 0x46:
-            byte -= 0x41 - 10
-        else:
-            return False
-        value = value << 4 | byte
-    c.at += 16
-    number[0] = value
-    return True
-
-
-cdef inline bint is_text(Cursor run, const char *text, Py_ssize_t size) noexcept nogil:
-    return run.end - run.at == size and memcmp(run.at, text, size) == 0
-
-
-cdef inline str text_of(Cursor run):
-    """A str of the run, all of whose bytes are ASCII."""
-    return PyUnicode_DecodeASCII(<const char *>run.at, run.end - run.at, NULL)
-
-
-# --- node lines ---------------------------------------------------------------------------------------------------
-
-cdef uint64_t U64_MAX = 0xFFFFFFFFFFFFFFFF
-cdef uint64_t LAST_SLOT = 16383
-cdef uint64_t PORT_OFFSET = BUS_PORT_OFFSET
-cdef dict FLAGS = {}  # column → (flags, whether a replica); filled as columns are seen, up to 256
-
-
-cdef tuple flags_in(Cursor run):
-    """The flags of a column, and whether they say replica; None where they are refused."""
-    cdef bytes column = PyBytes_FromStringAndSize(<const char *>run.at, run.end - run.at)
-    cdef object found = FLAGS.get(column)
-    if found is None:
-        if len(column) > 80:
-            return None
-        try:
-            flags = flags_of(column)
-        except ParseError:
-            return None
-        found = (flags, "slave" in flags)
-        if len(FLAGS) < 256:
-            FLAGS[column] = found
-    return found
-
-
-cdef bint take_ports(Cursor c, uint64_t *port, uint64_t *cport) noexcept nogil:
-    """All that is left of the cursor: `port` or `port@cport`."""
-    if not take_number(&c, 65535, port):
-        return False
-    if take(&c, c"@"):
-        if not take_number(&c, 65535, cport):
-            return False
-    else:
-        cport[0] = port[0] + PORT_OFFSET  # both are small
-        if cport[0] > 65535:
-            return False
-    return c.at == c.end
-
-
-cdef bint add_aux(dict aux, Cursor name, Cursor value) except? False:
-    """Keeps one of the usual aux fields; False for what must be looked at closer."""
-    cdef uint64_t number
-    cdef Cursor rest = value
-    cdef str key
-    if is_text(name, b"tls-port", 8):
-        key = "tls-port"
-        if not take_number(&rest, 65535, &number) or rest.at != rest.end:
-            return False
-    elif is_text(name, b"shard-id", 8):
-        key = "shard-id"
-        if value.end - value.at != 40 or take_run(&rest, ID, &name) != 40:
-            return False
-    elif is_text(name, b"availability-zone", 17) or is_text(name, b"nodename", 8):
-        key = "nodename" if name.end - name.at == 8 else "availability-zone"
-        if take_run(&rest, AUX, &name) != value.end - value.at:
-            return False
-    else:
-        return False
-    aux[key] = text_of(value)
-    return True
-
-
-cdef tuple take_slots(Cursor *c):
-    """The rest of the line, if it is owned slots, ascending and maximal; else None."""
-    cdef uint64_t first, last, least = 0
-    cdef list ranges = []
-    while c.at < c.end:
-        if not take(c, c" ") or not take_number(c, LAST_SLOT, &first):
-            return None
-        last = first
-        if take(c, c"-") and not take_number(c, LAST_SLOT, &last):
-            return None
-        if first < least or last < first:
-            return None
-        ranges.append((first, last))
-        least = last + 2
-    return tuple(ranges)
-
-
-cdef object record_of(str node_id, str ip, uint64_t port, uint64_t cport, str hostname, dict aux, tuple flags,
-                      object primary, uint64_t ping, uint64_t pong, uint64_t epoch, bint connected, tuple slots):
-    """A NodeRecord without its constructor, which is most of the cost of a line."""
-    cdef object record = NodeRecord.__new__(NodeRecord)
-    PyObject_GenericSetAttr(record, "id", node_id)
-    PyObject_GenericSetAttr(record, "ip", ip)
-    PyObject_GenericSetAttr(record, "port", port)
-    PyObject_GenericSetAttr(record, "cport", cport)
-    PyObject_GenericSetAttr(record, "hostname", hostname)
-    PyObject_GenericSetAttr(record, "aux", aux)
-    PyObject_GenericSetAttr(record, "flags", flags)
-    PyObject_GenericSetAttr(record, "primary_id", primary)
-    PyObject_GenericSetAttr(record, "ping_sent", ping)
-    PyObject_GenericSetAttr(record, "pong_recv", pong)
-    PyObject_GenericSetAttr(record, "epoch", epoch)
-    PyObject_GenericSetAttr(record, "connected", connected)
-    PyObject_GenericSetAttr(record, "slots", slots)
-    PyObject_GenericSetAttr(record, "migrating", ())
-    PyObject_GenericSetAttr(record, "importing", ())
-    return record
-
-
-cdef object take_node(Cursor c):
-    """The record of a node line in the form that writers give it; None for any other line, right or wrong."""
-    cdef Cursor node_id, ip, hostname, name, value, column, ports
-    cdef uint64_t port = 0, cport = 0, ping = 0, pong = 0, epoch = 0
-    cdef object primary = None
-    if c.end - c.at > MAX_LINE_BYTES or take_run(&c, ID, &node_id) != 40 or not take(&c, c" "):
-        return None
-    take_run(&c, FIELD, &ip)
-    ports.at = ports.end = ip.end
-    while ports.at > ip.at and (ports.at - 1)[0] != c":":
-        ports.at -= 1
-    if ports.at == ip.at:
-        return None
-    ip.end = ports.at - 1  # the colon
-    if ip.end - ip.at > MAX_IP_BYTES or not take_ports(ports, &port, &cport):
-        return None
-    hostname.at = hostname.end = c.at
-    cdef dict aux = {}
-    if take(&c, c","):
-        take_run(&c, FIELD, &hostname)
-        while take(&c, c","):
-            take_run(&c, FIELD, &name)
-            if not take(&c, c"="):
-                return None
-            take_run(&c, FIELD, &value)
-            if not add_aux(aux, name, value):
-                return None
-    if not take(&c, c" ") or take_run(&c, WORD, &column) == 0 or not take(&c, c" "):
-        return None
-    cdef tuple flags = flags_in(column)
-    if flags is None:
-        return None
-    if not take(&c, c"-"):
-        if take_run(&c, ID, &column) != 40:
-            return None
-        primary = text_of(column)
-    if not (
-        take(&c, c" ") and take_number(&c, U64_MAX, &ping)
-        and take(&c, c" ") and take_number(&c, U64_MAX, &pong)
-        and take(&c, c" ") and take_number(&c, U64_MAX, &epoch)
-        and take(&c, c" ") and take_run(&c, WORD, &column) > 0
-    ):
-        return None
-    cdef tuple slots = take_slots(&c)
-    if slots is None:
-        return None
-    if primary is not None and flags[1]:
-        epoch = 0  # the column shows the primary's
-    return record_of(text_of(node_id), text_of(ip), port, cport, text_of(hostname), aux, flags[0], primary, ping, pong,
-                     epoch, is_text(column, b"connected", 9), slots)
+include "nodesconf_nodes.pxi"
 
 
 def parse_node_line(line: bytes) -> NodeRecord:
@@ -391,6 +101,19 @@ def parse_node_line(line: bytes) -> NodeRecord:
         if record is not None:
             return record
     return _parse_any_node_line(line)
+
+
+def format_node_line(node: NodeRecord) -> bytes:
+    """The node line of `node`, without a line end; epoch and open slots as the record has them.
+
+    Flags are written in the reference's order, aux fields as by `format_address`, slots ascending and maximal, then
+    open slots ascending.
+
+    Raises: ParseError (`lineno` 0) where `parse_node_line` would refuse the line or read something else; TypeError.
+    Source: NODESCONF 1.2.
+    """
+    line = node_text(node) if isinstance(node, NodeRecord) else None
+    return _format_any_node_line(node) if line is None else line
 
 
 # --- log lines ----------------------------------------------------------------------------------------------------
@@ -565,7 +288,8 @@ def appended_vars(current_term: int, voted_for: str | None, crc: int) -> bytes:
 # --- the file -----------------------------------------------------------------------------------------------------
 
 
-cdef class Progress:
+@cython.final
+cdef class _Progress:
     """Where the log of a file being read stands, in C. `Reader` has the same; `give` and `fetch` keep them equal."""
 
     cdef object reader
@@ -621,7 +345,7 @@ cdef int read_lines(bytes data, object reader) except -1:
     cdef const unsigned char *base = <const unsigned char *>PyBytes_AS_STRING(data)
     cdef const unsigned char *found
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data), start = 0, end, lineno = 0
-    cdef Progress progress = Progress(reader)
+    cdef _Progress progress = _Progress(reader)
     cdef Cursor c
     cdef Entry entry
     while start < size:
@@ -670,7 +394,8 @@ def dump(conf: NodesConf) -> bytes:
     """The file that says what `conf` says: node lines by ascending id, the vars line, and in a Raft file the crc line
     and the log lines.
 
-    Left out: nodes in handshake (but myself), `torn_tail`, `warnings`. A replica's line shows its primary's epoch.
+    Left out: nodes that have not joined (flags `handshake` or `meet`), those flags of myself, which is always written,
+    `torn_tail`, `warnings`. A replica's line shows its primary's epoch.
     Known vars stand in a fixed order, then the others as they come; so `parse(dump(conf))` is `conf` in canonical
     order, and `dump(parse(dump(conf)))` the same bytes again.
 
@@ -678,4 +403,4 @@ def dump(conf: NodesConf) -> bytes:
     Cost: linear in the file.
     Source: NODESCONF A, 1.1 and 1.9.
     """
-    return written(conf, crc64, log_lines)
+    return written(conf, crc64, format_node_line, log_lines)

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from ..errors import ParseError
 from ..records import SLOTS, NodeRecord, NodesConf
-from .nodesconf_lines import U64_MAX, check_u64, decimal, entry_line, format_node_line, node_of, vars_line, vars_of
+from .nodesconf_lines import U64_MAX, check_u64, decimal, entry_line, node_of, vars_line, vars_of
 
 __all__ = ["Reader", "written"]
 
 Crc64 = Callable[[bytes, int], int]
+NodeLine = Callable[[NodeRecord], bytes]
 LogLines = Callable[[int, Sequence[bytes]], bytes]
 
 _FIRST_WORD = re.compile(rb"[ \t\r]*([^ \t\r\x00]*)")
@@ -24,6 +25,7 @@ _CRC_LINE = re.compile(rb"crc ([0-9a-f]{16})", re.IGNORECASE)
 _CRC_START = re.compile(rb"c|cr|crc|crc [0-9a-f]{0,16}", re.IGNORECASE)
 _LOG_LINE = re.compile(rb"log ([0-9a-f]{16}) (([^ ]+) ([^ ]+) ([^ ]+)(?: (.*))?)", re.IGNORECASE | re.DOTALL)
 _AE_LINE = re.compile(rb"([^ ]+) ([^ ]+)(?: (.*))?", re.DOTALL)
+_NOT_JOINED = frozenset({"meet", "handshake"})
 _APP_NAMES = ("appSnapshot", "appLength", "appCrc")
 
 
@@ -117,7 +119,6 @@ class Reader:
         its checksum proves whole is taken; NULs after it or after a fragment are what a file system leaves behind.
         """
         text, kind = raw.rstrip(b"\0"), _kind(raw)
-        is_raft = self.current_term is not None
         if self.pending is not None:
             if self._is_sound_crc_line(text, start):
                 self._crc_line(text, start)
@@ -130,14 +131,20 @@ class Reader:
         elif kind == "log" and (whole := next((t for t in (raw, text) if self._is_sound_log_line(t)), None)):
             self._log_line(whole, lineno)
             self.torn_from = start + len(whole)
-        elif is_raft and (kind == "log" or b"log ".startswith(text.lower())):
-            self.torn_from = start
-        elif is_raft and self.appending and (kind == "vars" or b"vars".startswith(text.lower())):
+        elif self._may_be_torn(text.lower(), kind):
             self.torn_from = start
         else:
             self._whole_line(raw, start, lineno)
             if kind != "log":
                 self.warnings.append(f"line {lineno} has no line end")
+
+    def _may_be_torn(self, text: bytes, kind: str) -> bool:
+        """Whether `text` (lower case) can be the start of something that is appended."""
+        if self.current_term is None:
+            return False
+        if kind == "log" or b"log ".startswith(text):
+            return True
+        return self.appending and (kind == "vars" or b"vars".startswith(text))
 
     def _is_sound_crc_line(self, text: bytes, start: int) -> bool:
         found = _CRC_LINE.fullmatch(text)
@@ -204,22 +211,22 @@ class Reader:
 
     def add_vars(self, pairs: dict[str, int | str]) -> None:
         """Takes the pairs of a vars line: later ones win, and another currentTerm without votedFor clears that."""
-        merged = self.vars | pairs
-        if "votedFor" not in pairs and self.current_term not in (None, merged.get("currentTerm")):
-            merged.pop("votedFor", None)
+        known, before = self.vars, self.current_term
         if self.entries:
             for name in ("lastApplied", "snapshotTerm"):
-                if merged.get(name) != self.vars.get(name):
+                if pairs.get(name, known.get(name)) != known.get(name):
                     raise ParseError(f"another {name} after log lines")
-        if sum(name in merged for name in _APP_NAMES) not in (0, len(_APP_NAMES)):
+        if "votedFor" not in pairs and before not in (None, pairs.get("currentTerm", before)):
+            known.pop("votedFor", None)
+        known.update(pairs)
+        if sum(name in known for name in _APP_NAMES) not in (0, len(_APP_NAMES)):
             raise ParseError("of appSnapshot, appLength and appCrc some are missing")
-        last_term = self.last_term if self.entries else int(merged.get("snapshotTerm", 0))
-        if "currentTerm" in merged and int(merged["currentTerm"]) < last_term:
-            raise ParseError(f"currentTerm {merged['currentTerm']} is below the term {last_term} of an entry")
-        self.vars = merged
         if not self.entries:
-            self.next_index = int(merged.get("lastApplied", 0)) + 1
-            self.last_term = last_term
+            self.next_index = int(known.get("lastApplied", 0)) + 1
+            self.last_term = int(known.get("snapshotTerm", 0))
+        term = self.current_term
+        if term is not None and term < self.last_term:
+            raise ParseError(f"currentTerm {term} is below the term {self.last_term} of an entry")
 
     def add_entry(self, index: int, term_text: bytes, type_text: bytes, data: bytes | None) -> tuple[int, bytes]:
         """Takes an entry; refuses gaps, falling terms, terms above currentTerm. Returns its term and AE line."""
@@ -275,7 +282,7 @@ class Reader:
         self.add_node(NodeRecord(node_id, connected=False), 0)
 
 
-def written(conf: NodesConf, crc64: Crc64, log_lines: LogLines) -> bytes:
+def written(conf: NodesConf, crc64: Crc64, node_line: NodeLine, log_lines: LogLines) -> bytes:
     """The file of `conf`; see `dump`."""
     if not isinstance(conf, NodesConf):
         raise TypeError(f"a file must be NodesConf, not {type(conf).__name__}")
@@ -283,11 +290,14 @@ def written(conf: NodesConf, crc64: Crc64, log_lines: LogLines) -> bytes:
     by_id = {node.id: node for node in conf.nodes}
     lines = []
     for node in sorted(conf.nodes, key=lambda node: node.id):
-        if "handshake" in node.flags and "myself" not in node.flags:
-            continue
+        if not _NOT_JOINED.isdisjoint(node.flags):
+            if "myself" not in node.flags:
+                continue
+            node = replace(node, flags=tuple(flag for flag in node.flags if flag not in _NOT_JOINED))
         if node.primary_id is not None and "slave" in node.flags and (primary := by_id.get(node.primary_id)):
-            node = replace(node, epoch=primary.epoch)
-        lines.append(format_node_line(node))
+            if primary.epoch != node.epoch:
+                node = replace(node, epoch=primary.epoch)
+        lines.append(node_line(node))
         check.add_node(node, 0)
     if conf.vars:
         lines.append(vars_line(conf.vars))

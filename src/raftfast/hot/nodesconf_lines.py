@@ -24,6 +24,7 @@ __all__ = [
     "check_u64",
     "decimal",
     "entry_line",
+    "flags_column",
     "flags_of",
     "format_address",
     "format_node_line",
@@ -42,7 +43,7 @@ _DECIMAL = re.compile(rb"0|[1-9][0-9]{0,19}")
 _ID = re.compile(rb"[a-z0-9]{40}")
 _STRAY = re.compile(rb"[\x00-\x08\x0a-\x0c\x0e-\x1f\"']")
 _TOKEN = re.compile(rb"[^\x00-\x20\"']+")
-_DATA = re.compile(rb"[^\x00-\x20\"']+(?: [^\x00-\x20\"']+)*")
+_STRAY_IN_DATA = re.compile(rb"[\x00-\x1f\"']|\A | (?= |\Z)")
 _AUX_TEXT = re.compile(rb"[\-./0-9:A-Z_`a-z\x80-\xff]*")
 _OPEN_SLOT = re.compile(rb"\[([0-9]+)-([<>])-([a-z0-9]{40})\]")
 _APP_FILE = re.compile(rb"app-(?:0|[1-9][0-9]{0,19})-[0-9a-f]{16}")
@@ -160,7 +161,7 @@ def _words(line: bytes, what: str) -> list[bytes]:
 
 def address_of(token: bytes) -> Address:
     """The address that a token (no blanks, quotes or control bytes in it) holds."""
-    head, comma, rest = token.partition(b",")
+    head, _, rest = token.partition(b",")
     ip, colon, ports = head.rpartition(b":")
     if not colon:
         raise ParseError(f"address {_shown(token)} has no port")
@@ -373,6 +374,14 @@ def _slot_words(node: NodeRecord) -> list[bytes]:
     return words
 
 
+def flags_column(flags: tuple[str, ...]) -> str:
+    """The flags column for canonical names in any order."""
+    for flag in flags:
+        if flag not in _FLAGS:
+            raise ParseError(f"unknown flag {_shown(_bytes(flag, 'a flag'))}")
+    return ",".join(flag for flag in _FLAGS if flag in flags) or "noflags"
+
+
 def format_node_line(node: NodeRecord) -> bytes:
     """The node line of `node`, without a line end; epoch and open slots as the record has them.
 
@@ -384,14 +393,11 @@ def format_node_line(node: NodeRecord) -> bytes:
     """
     if not isinstance(node, NodeRecord):
         raise TypeError(f"a node must be NodeRecord, not {type(node).__name__}")
-    for flag in node.flags:
-        if flag not in _FLAGS:
-            raise ParseError(f"unknown flag {_shown(_bytes(flag, 'a flag'))}")
     primary = b"-" if node.primary_id is None else _check_id(_bytes(node.primary_id, "primary"), "primary")
     columns = [
         _check_id(_bytes(node.id, "node id"), "node id"),
         _address_token(node, True),
-        ",".join(flag for flag in _FLAGS if flag in node.flags).encode() or b"noflags",
+        flags_column(node.flags).encode(),
         primary,
         _digits(node.ping_sent, U64_MAX, "ping-sent"),
         _digits(node.pong_recv, U64_MAX, "pong-recv"),
@@ -479,6 +485,6 @@ def entry_line(term_text: bytes, type_text: bytes, data: bytes | None, index: in
     if kind == b"APP":
         if b"\n" in data:
             raise ParseError(f"log line at index {index}: a line end inside its data")
-    elif _DATA.fullmatch(data) is None:
+    elif _STRAY_IN_DATA.search(data) is not None:
         raise ParseError(f"log line at index {index}: data with stray blanks, quotes or control bytes")
     return term, b"%b %b %b" % (term_text, kind, data)

@@ -149,7 +149,8 @@ def dump(conf: NodesConf) -> bytes:
     """The file that says what `conf` says: node lines by ascending id, the vars line, and in a Raft file the crc line
     and the log lines.
 
-    Left out: nodes in handshake (but myself), `torn_tail`, `warnings`. A replica's line shows its primary's epoch.
+    Left out: nodes that have not joined (flags `handshake` or `meet`), those flags of myself, which is always written,
+    `torn_tail`, `warnings`. A replica's line shows its primary's epoch.
     Known vars stand in a fixed order, then the others as they come; so `parse(dump(conf))` is `conf` in canonical
     order, and `dump(parse(dump(conf)))` the same bytes again.
 
@@ -157,4 +158,4 @@ def dump(conf: NodesConf) -> bytes:
     Cost: linear in the file.
     Source: NODESCONF A, 1.1 and 1.9.
     """
-    return written(conf, crc64, log_lines)
+    return written(conf, crc64, format_node_line, log_lines)
