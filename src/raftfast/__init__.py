@@ -1,0 +1,74 @@
+"""raftfast: Raft for Python services, and the control plane of a Valkey cluster.
+
+Public names; no logic. `Node` and `StateMachine` are what a service embeds, `RaftLog`, `wire` and `nodesconf` the
+compiled leaves (`COMPILED` tells whether they are), `Config` the knobs, the rest errors and values.
+"""
+
+from __future__ import annotations
+
+from .config import Config
+from .errors import (
+    Busy,
+    Compacted,
+    ConfigError,
+    Conflict,
+    Dropped,
+    EntryError,
+    Expired,
+    InvariantViolation,
+    MeetError,
+    NodeClosed,
+    NotLinearizable,
+    ParseError,
+    ProtocolError,
+    RaftError,
+    Rejected,
+    SnapshotError,
+    StorageError,
+    Unavailable,
+    UnknownOutcome,
+)
+from .hot import COMPILED, RaftLog, nodesconf, wire
+from .member import Event
+from .messages import Role
+from .node import Node, Session
+from .statemachine import StateMachine
+from .status import LinkStatus, PeerStatus, Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "COMPILED",
+    "Busy",
+    "Compacted",
+    "Config",
+    "ConfigError",
+    "Conflict",
+    "Dropped",
+    "EntryError",
+    "Event",
+    "Expired",
+    "InvariantViolation",
+    "LinkStatus",
+    "MeetError",
+    "Node",
+    "NodeClosed",
+    "NotLinearizable",
+    "ParseError",
+    "PeerStatus",
+    "ProtocolError",
+    "RaftError",
+    "RaftLog",
+    "Rejected",
+    "Role",
+    "Session",
+    "SnapshotError",
+    "StateMachine",
+    "Status",
+    "StorageError",
+    "Unavailable",
+    "UnknownOutcome",
+    "__version__",
+    "nodesconf",
+    "wire",
+]

@@ -18,6 +18,7 @@ __all__ = [
     "Conflict",
     "Dropped",
     "EntryError",
+    "Expired",
     "InvariantViolation",
     "MeetError",
     "NodeClosed",
@@ -51,6 +52,10 @@ class UnknownOutcome(RaftError):
     """The command may or may not take effect. Retry only inside a session (PROTOCOL 6.1, 6.3)."""
 
     may_take_effect = True
+
+
+class Expired(UnknownOutcome):
+    """The command was sent and not decided within three node timeouts. In a session it may be sent again."""
 
 
 class Rejected(RaftError):

@@ -5,7 +5,18 @@ Floor 2. No clock, socket, file, thread, log or randomness of its own anywhere i
 
 from .pending import Pending, Proposal
 from .progress import Progress, ProgressState
-from .raft import Raft, Standing
+from .raft import Raft, RandomSource, Standing
 from .update import Installed, Send, Update
 
-__all__ = ["Installed", "Pending", "Progress", "ProgressState", "Proposal", "Raft", "Send", "Standing", "Update"]
+__all__ = [
+    "Installed",
+    "Pending",
+    "Progress",
+    "ProgressState",
+    "Proposal",
+    "Raft",
+    "RandomSource",
+    "Send",
+    "Standing",
+    "Update",
+]

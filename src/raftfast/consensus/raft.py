@@ -8,10 +8,9 @@ argument, randomness a `random.Random` handed in: same seed, same calls, same ou
 from __future__ import annotations
 
 import enum
-import random
 from collections import deque
 from collections.abc import Iterable, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import Config
 from ..errors import Dropped, InvariantViolation, Rejected
@@ -31,17 +30,24 @@ from .durability import Durability
 from .leading import Leadership
 from .quorum import is_majority
 from .update import Installed, Send, Update
-from .voters import VoterHistory, voter_change
+from .voters import VOTER_CHANGES, VoterHistory, voter_change
 
 if TYPE_CHECKING:
-    from ..hot.log_py import RaftLog
+    from ..hot import RaftLog
 
-__all__ = ["MAX_TERM_JUMP", "Raft", "Standing"]
+__all__ = ["MAX_TERM_JUMP", "Raft", "RandomSource", "Standing"]
 
 MAX_TERM_JUMP = 1 << 32
 """A term further than this above ours is well-formed but never adopted (PROTOCOL 3)."""
 
 _MAX_INDEX = (1 << 64) - 1
+
+
+class RandomSource(Protocol):
+    """What the core needs of a `random.Random`."""
+
+    def random(self) -> float:
+        """A number from [0, 1)."""
 
 
 class Standing(enum.Enum):
@@ -71,7 +77,7 @@ class Raft:
         node_id: str,
         log: RaftLog,
         config: Config,
-        rng: random.Random,
+        rng: RandomSource,
         *,
         standing: Standing,
         hard_state: HardState,
@@ -222,12 +228,12 @@ class Raft:
         self._enter(now)
         if not self.accepts_proposals:
             raise Dropped("not the leader, or handing over")
-        if len(entries) == 1:
-            change = voter_change(b"0 " + entries[0])
+        for entry in entries:
+            change = voter_change(b"0 " + entry) if entry.startswith(VOTER_CHANGES) else None
             if change is not None:
+                if len(entries) > 1:
+                    raise Rejected("a voter change is proposed by itself")
                 self._refuse_bad_voter_change(*change)
-        elif any(voter_change(b"0 " + entry) for entry in entries):
-            raise Rejected("a voter change is proposed by itself")
         return self._append(entries)
 
     def stored(self, ticket: int, now: float) -> None:

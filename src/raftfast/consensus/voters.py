@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-__all__ = ["VoterHistory", "voter_change"]
+__all__ = ["VOTER_CHANGES", "VoterHistory", "voter_change"]
+
+VOTER_CHANGES = (b"ADD_VOTER ", b"DEL_VOTER ", b"NODE_JOIN ")
+"""What the entries that may change the voters begin with."""
 
 
 def voter_change(line: bytes) -> tuple[bool, str] | None:
@@ -18,12 +21,14 @@ def voter_change(line: bytes) -> tuple[bool, str] | None:
     parts = line.split(b" ")
     if len(parts) < 3:
         return None
+    # Any bytes may stand where an id should (apply refuses such an entry); none of them may raise here.
+    node_id = parts[2].decode("utf-8", "surrogateescape")
     if parts[1] == b"ADD_VOTER":
-        return True, parts[2].decode("ascii")
+        return True, node_id
     if parts[1] == b"DEL_VOTER":
-        return False, parts[2].decode("ascii")
+        return False, node_id
     if parts[1] == b"NODE_JOIN" and parts[-1] == b"voter":
-        return True, parts[2].decode("ascii")
+        return True, node_id
     return None
 
 

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["COMPILED", "log", "nodesconf", "wire"]
+__all__ = ["COMPILED", "RaftLog", "log", "nodesconf", "wire"]
 
 _LEAVES = ("log_c", "wire_c", "nodesconf_c")
 
@@ -39,3 +39,5 @@ else:
     import raftfast.hot.log_c as log
     import raftfast.hot.nodesconf_c as nodesconf
     import raftfast.hot.wire_c as wire
+
+RaftLog = log.RaftLog

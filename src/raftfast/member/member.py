@@ -6,7 +6,6 @@ beside this one and in `consensus` and `cluster`; this file says who hears of wh
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from ..cluster.members import bits_of, ranges_of
 from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
-from ..consensus import Raft, Send, Standing, Update
+from ..consensus import Raft, RandomSource, Send, Standing, Update
 from ..errors import Conflict, EntryError, NodeClosed, Rejected
 from ..hot import log as hot_log
 from ..hot import nodesconf
@@ -75,7 +74,7 @@ class Member:
         self,
         origin: Origin,
         config: Config,
-        rng: random.Random,
+        rng: RandomSource,
         new_id: Callable[[], str],
         state_machine: StateMachine | None,
         sessions: Sessions | None = None,

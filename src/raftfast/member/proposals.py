@@ -11,7 +11,7 @@ from typing import Any
 from ..cluster.entries import app_entry
 from ..config import Config
 from ..consensus import Pending, Proposal
-from ..errors import Busy, Dropped, UnknownOutcome
+from ..errors import Busy, Dropped, Expired, UnknownOutcome
 
 __all__ = ["Client", "Proposals", "app_key"]
 
@@ -176,7 +176,7 @@ class Proposals:
         self.unsent = [proposal for proposal in self.unsent if id(proposal) not in gone]
         for proposal in expired:
             if proposal.sent_count:
-                error: Exception = UnknownOutcome("not decided in time")
+                error: Exception = Expired("not decided in time")
             else:
                 error = Dropped("no leader was found in time; the command was never sent")
             self._finish(proposal, None, error)

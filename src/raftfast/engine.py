@@ -1,0 +1,511 @@
+"""The loop of a node: inputs → member → take → store → send → apply → answer.
+
+Floor 4. It carries out what `member` orders, and decides nothing of the protocol itself. The event loop never waits
+here: storage has one worker thread, state files another, pieces of snapshots a third.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from .cluster.sessions import Sessions
+from .cluster.snapshot import split_sessions
+from .config import Config
+from .consensus import Standing
+from .errors import NodeClosed, RaftError, SnapshotError, StorageError
+from .member import Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
+from .messages import Message
+from .net import Dialer, Link
+from .statemachine import StateMachine
+from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredState
+
+__all__ = ["Engine", "restore_state"]
+
+_log = logging.getLogger("raftfast.node")
+
+_MOST_LINES_A_JOB = 8192
+"""Jobs that hold more lines are not joined with later ones: a disk that is slow should be seen to move."""
+
+
+def restore_state(
+    storage: Storage, app: AppFile | None, state_machine: StateMachine | None, empty: Sessions, config: Config
+) -> Sessions:
+    """Restores the state machine from an app state file (None: an empty state). Returns the session table. Blocking.
+
+    Raises SnapshotError where the bytes, or the state machine, refuse; then the state machine's old state stands.
+    """
+    if app is None:
+        if state_machine is not None:
+            state_machine.restore(())
+        return empty
+    if state_machine is None:
+        raise SnapshotError("it holds a state machine's state, and this node embeds none")
+    table, rest = split_sessions(storage.read_app(app))
+    sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
+    state_machine.restore(rest)
+    return sessions
+
+
+class Engine:
+    """Runs one `Member` on the event loop.
+
+    `failed` is set, once, when the node must end: the storage failed, the state machine raised, or an invariant broke.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        storage: Storage,
+        config: Config,
+        rng: random.Random,
+        disk_worker: ThreadPoolExecutor,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.member = member
+        self.storage = storage
+        self.loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self.loop.create_future()
+        self.links: dict[int, Link] = {}
+        self.dialer = Dialer(self, config, rng=rng)
+        self.room = asyncio.Event()
+        self.turned = asyncio.Event()
+        self._config = config
+        self._on_event = on_event
+        self._disk = disk_worker
+        self._state_worker = ThreadPoolExecutor(1, "raftfast-state")
+        self._piece_worker = ThreadPoolExecutor(1, "raftfast-pieces")
+        self._jobs: deque[StoreJob | tuple[Rewrite, bool]] = deque()
+        self._job_running = False
+        self._incoming: IncomingSnapshot | None = None
+        self._compacting = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._scheduled = False
+        self._stopped = False
+
+    # ------------------------------------------------------------------ links: LinkOwner and DialOwner
+
+    def link_opened(self, link: Link) -> None:
+        """A connection is there."""
+        self.links[link.id] = link
+        self._guard(self.member.link_opened, link.id, link.key, link.peer_ip, link.local_ip, self.loop.time())
+
+    def link_messages(self, link: Link, messages: list[Message]) -> None:
+        """Messages came."""
+        self._guard(self.member.link_messages, link.id, messages, self.loop.time())
+
+    def link_closed(self, link: Link, reason: str) -> None:
+        """A connection is gone."""
+        self.links.pop(link.id, None)
+        self._guard(self.member.link_closed, link.id, reason, self.loop.time())
+
+    def dial_failed(self, key: str, reason: str) -> None:
+        """A dial came to nothing."""
+        self._guard(self.member.meetings.failed, key, f"cannot connect: {reason}")
+
+    def _guard(self, call: Callable[..., Any], *args: Any) -> None:
+        """An input of the member: whatever it raises ends the node, never the loop."""
+        if self._stopped:
+            return
+        try:
+            call(*args)
+        except Exception as error:
+            self.fail(error)
+        self.schedule()
+
+    # ------------------------------------------------------------------ turns
+
+    def schedule(self) -> None:
+        """Another turn is due: after what has arrived meanwhile."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._guard(self.member.tick, self.loop.time())
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        member, now = self.member, self.loop.time()
+        try:
+            orders = member.take(now)
+            self._carry_out(orders)
+            applied = member.raft.last_applied
+            more = member.apply(now)
+            self._answer(member.orders.answers)
+        except Exception as error:
+            self.fail(error)
+            return
+        if more or orders.busy or member.raft.last_applied != applied:
+            self.schedule()
+        if self._timer is None or orders.wake_at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = orders.wake_at
+            self._timer = self.loop.call_at(orders.wake_at, self._on_timer)
+        self.turned.set()
+        self.turned.clear()
+
+    def _carry_out(self, orders: Orders) -> None:
+        if orders.store is not None:
+            self._jobs.append(orders.store)
+        for rewrite in orders.rewrites:
+            self._jobs.append((rewrite, True))
+        self._start_job()
+        self._send(orders)
+        for number, reason in orders.closes:
+            if number in self.links:
+                self.links[number].close(reason)
+        for number in orders.identified:
+            link = self.links.get(number)
+            if link is not None and link.key is not None:
+                self.dialer.succeeded(link.key)
+        if orders.dial is not None:
+            self.dialer.want(orders.dial)
+        self._carry_out_snapshots(orders)
+        self._answer(orders.answers)
+        for event in orders.events:
+            self._on_event(event)
+        for severity, text in orders.log:
+            _log.log(severity, text)
+        if orders.wants_rewrite:
+            self.compact()
+
+    def _send(self, orders: Orders) -> None:
+        """One write a link: all of a turn's messages to it are joined."""
+        if not orders.sends:
+            return
+        by_link: dict[int, list[Message]] = {}
+        for number, message in orders.sends:
+            by_link.setdefault(number, []).append(message)
+        for number, messages in by_link.items():
+            link = self.links.get(number)
+            if link is not None:
+                link.send_many(messages)
+
+    def _answer(self, answers: list[tuple[Any, Any, Exception | None]]) -> None:
+        for token, result, error in answers:
+            if token.done():
+                continue
+            if error is None:
+                token.set_result(result)
+            else:
+                token.set_exception(error)
+        if answers:
+            answers.clear()
+            self.room.set()
+            self.room.clear()
+
+    # ------------------------------------------------------------------ storage
+
+    def _start_job(self) -> None:
+        """One job at a time; what queued up meanwhile is one write and one sync: group commit."""
+        if self._job_running or not self._jobs or self._stopped:
+            return
+        self._job_running = True
+        first = self._jobs.popleft()
+        if isinstance(first, StoreJob):
+            job = self._merge(first)
+            self._submit(self._disk, lambda: self._store(job), lambda _: self._stored(job))
+        else:
+            rewrite, must = first
+            self._submit(self._disk, lambda: self._rewrite(rewrite, must), lambda _: self._rewritten(rewrite))
+
+    def _merge(self, job: StoreJob) -> StoreJob:
+        if not self._jobs:
+            return job
+        lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
+        while self._jobs:
+            following = self._jobs[0]
+            if not isinstance(following, StoreJob) or following.image is not None:
+                break
+            if following.truncate_from is not None or len(lines) > _MOST_LINES_A_JOB:
+                break
+            if following.lines:
+                first_index = following.first_index if not lines else first_index
+                lines += following.lines
+            hard_state = following.hard_state or hard_state
+            ticket = following.ticket
+            self._jobs.popleft()
+        return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
+
+    def _store(self, job: StoreJob) -> None:
+        hard_state = job.hard_state
+        if job.image is not None:
+            stored = _stored_state(job.image)
+            self.storage.rewrite(stored, job.keep_above, hard_state=hard_state, reset=job.image.reset)
+            hard_state = None
+        self.storage.append(hard_state, job.truncate_from, job.first_index, job.lines)
+
+    def _stored(self, job: StoreJob) -> None:
+        self._job_running = False
+        self.member.stored(job.ticket, self.loop.time())
+        self._start_job()
+        if self._file_has_grown():
+            self.compact()
+
+    def _rewrite(self, rewrite: Rewrite, must: bool) -> None:
+        if not must and rewrite.image.last_applied <= self.storage.stored_index:
+            if rewrite.image.app is not None:
+                self.storage.discard_app(rewrite.image.app)
+            return  # a snapshot was installed meanwhile
+        self.storage.rewrite(_stored_state(rewrite.image), rewrite.keep_above)
+
+    def _rewritten(self, rewrite: Rewrite) -> None:
+        self._job_running = False
+        if rewrite.token:
+            self.member.rewritten(rewrite.token, self.loop.time())
+        else:
+            self._compacting = False
+            self.turned.set()
+        self._start_job()
+
+    def _submit(self, worker: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Runs `work` in a thread and `then(its result)` on the loop; an error of either ends the node."""
+
+        def done(future: Future[Any]) -> None:
+            if not self._stopped:
+                with contextlib.suppress(RuntimeError):  # the loop was closed under us: nobody is left to tell
+                    self.loop.call_soon_threadsafe(self._finish, future, then)
+
+        worker.submit(work).add_done_callback(done)
+
+    def _finish(self, future: Future[Any], then: Callable[[Any], None]) -> None:
+        if self._stopped:
+            return
+        error = future.exception()
+        if error is not None:
+            self.fail(error if isinstance(error, Exception) else StorageError(f"a worker thread ended: {error!r}"))
+            return
+        self._guard(then, future.result())
+
+    # ------------------------------------------------------------------ compaction of the file
+
+    def _file_has_grown(self) -> bool:
+        config, storage, raft = self._config, self.storage, self.member.raft
+        limit = max(config.rewrite_min_bytes, config.rewrite_factor * storage.state_bytes)
+        return storage.log_bytes > limit and raft.last_applied > storage.stored_index
+
+    def compact(self) -> bool:
+        """Moves the stored state up to what is applied now: app state first, then one atomic rewrite. Whether begun."""
+        member = self.member
+        ready = member.standing in (Standing.MEMBER, Standing.REMOVED) and not member.snapshots.installing
+        if self._compacting or not ready or member.raft.last_applied <= self.storage.stored_index:
+            return False
+        self._compacting = True
+        capture = member.capture()
+
+        def write() -> AppFile | None:
+            if capture.app_pieces is None:
+                return None
+            return self.storage.write_app(capture.index, capture.app_pieces, lambda: self._stopped)
+
+        def queue(app: AppFile | None) -> None:
+            image = capture.image if app is None else _with_app(capture.image, app)
+            self._jobs.append((Rewrite(0, image, capture.index), False))
+            self._start_job()
+
+        self._submit(self._state_worker, write, queue)
+        return True
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _carry_out_snapshots(self, orders: Orders) -> None:
+        if orders.build_snapshot:
+            self._build()
+        for read in orders.piece_reads:
+            self._read_piece(read)
+        if orders.abandon_incoming:
+            self._submit(self._piece_worker, self._abandon, lambda _: None)
+        for write in orders.piece_writes:
+            self._write_piece(write)
+        if orders.install is not None:
+            self._install(orders.install)
+        for handle in orders.release:
+            self._submit(self._piece_worker, handle.close, lambda _: None)
+
+    def _build(self) -> None:
+        member = self.member
+        if member.snapshots.installing:
+            member.snapshots.build_failed()
+            return
+        capture = member.capture()
+
+        def built(file: SnapshotFile) -> None:
+            has_app = capture.app_pieces is not None
+            old = member.snapshots.built(capture.index, capture.term, file.total, has_app, file, self.loop.time())
+            if old is not None:
+                self._submit(self._piece_worker, old.close, lambda _: None)
+
+        self._submit(
+            self._state_worker,
+            lambda: self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index),
+            built,
+        )
+
+    def _read_piece(self, order: PieceRead) -> None:
+        def done(data: bytes | None) -> None:
+            if data is not None:
+                self.member.snapshots.piece_read(order, data, self.loop.time())
+
+        def read() -> bytes | None:
+            try:
+                data: bytes = order.source.read(order.offset, order.size)
+            except StorageError as error:
+                if self.storage.failed is not None:
+                    raise
+                _log.warning("a snapshot is not sent on: %s", error)
+                return None
+            return data
+
+        self._submit(self._piece_worker, read, done)
+
+    def _write_piece(self, order: PieceWrite) -> None:
+        def write() -> tuple[bytes, AppFile | None] | SnapshotError | None:
+            try:
+                if order.begin:
+                    self._abandon()
+                    self._incoming = self.storage.incoming(order.index, order.total)
+                if self._incoming is None:
+                    return SnapshotError("its beginning was given up")
+                self._incoming.write(order.offset, order.data)
+                return self._incoming.finish() if order.last else None
+            except SnapshotError as error:
+                return error
+
+        def done(result: tuple[bytes, AppFile | None] | SnapshotError | None) -> None:
+            snapshots, now = self.member.snapshots, self.loop.time()
+            if isinstance(result, SnapshotError):
+                snapshots.refused(order.name, str(result))
+            elif result is None:
+                snapshots.piece_written(order.name, order.offset + len(order.data), now)
+            elif not snapshots.whole(order.name, *result, now) and result[1] is not None:
+                self._discard(result[1])
+
+        self._submit(self._piece_worker, write, done)
+
+    def _abandon(self) -> None:
+        if self._incoming is not None:
+            self._incoming.abandon()
+            self._incoming = None
+
+    def _discard(self, app: AppFile) -> None:
+        self._submit(self._piece_worker, lambda: self.storage.discard_app(app), lambda _: None)
+
+    def _install(self, order: InstallOrder) -> None:
+        member = self.member
+
+        def restore() -> Sessions | SnapshotError:
+            try:
+                return restore_state(self.storage, order.app, member.state_machine, member.new_sessions(), self._config)
+            except (StorageError, MemoryError):
+                raise
+            except Exception as error:
+                return SnapshotError(f"the state machine does not take it: {error}")
+
+        def done(result: Sessions | SnapshotError) -> None:
+            # From here on the app file belongs to the rewrite that stores it: nothing may abandon it any more.
+            self._piece_worker.submit(self._let_go)
+            if isinstance(result, SnapshotError):
+                member.snapshots.refused(order.name, str(result))
+                if order.app is not None:
+                    self._discard(order.app)
+            else:
+                member.snapshots.installed(order.name, result, order.app, self.loop.time())
+
+        self._submit(self._state_worker, restore, done)
+
+    def _let_go(self) -> None:
+        self._incoming = None
+
+    # ------------------------------------------------------------------ the end
+
+    def fail(self, error: Exception) -> None:
+        """The node can't go on: it stops acknowledging at once, everybody who waits is told, links are cut."""
+        if self._stopped:
+            return
+        if isinstance(error, RaftError):
+            _log.critical("the node stops: %s", error)
+        else:
+            _log.critical("the node stops: %r", error, exc_info=error)
+        self.stop(lambda sent: _closed(f"the node stopped: {error}", sent))
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # it is looked at by who waits for it; nobody has to
+
+    async def settle(self) -> None:
+        """Waits until the storage has nothing left to do. Returns at once where the node failed."""
+        while (self._job_running or self._jobs or self._compacting) and not self._stopped:
+            await self.next_turn()
+
+    async def next_turn(self) -> None:
+        """Waits for the end of the next turn, or of the node."""
+        turned = self.loop.create_task(self.turned.wait())
+        self.schedule()
+        await asyncio.wait((turned, self.failed), return_when=asyncio.FIRST_COMPLETED)
+        turned.cancel()
+
+    def stop(self, error: Callable[[bool], Exception]) -> None:
+        """No more turns; who waits is told `error(sent)`."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.member.close(error)
+        self._answer(self.member.orders.answers)
+        self.room.set()
+        self.turned.set()
+        for link in list(self.links.values()):
+            link.close("the node is closing")
+
+    async def close(self) -> None:
+        """After `stop`: links and worker threads end, the folder is given up."""
+        await self.dialer.close()
+        for worker in (self._state_worker, self._piece_worker, self._disk):
+            await self.loop.run_in_executor(None, worker.shutdown, True)
+        await self.loop.run_in_executor(None, self._abandon)
+        await self.loop.run_in_executor(None, self.storage.close)
+
+
+def _closed(text: str, sent: bool) -> NodeClosed:
+    error = NodeClosed(text)
+    error.may_take_effect = sent
+    return error
+
+
+def _stored_state(image: Image) -> StoredState:
+    return StoredState(
+        nodes=image.nodes,
+        last_applied=image.last_applied,
+        snapshot_term=image.snapshot_term,
+        cluster_id=image.cluster_id,
+        joining=image.joining,
+        raft_leader=image.raft_leader,
+        app=image.app,
+        extra={"removed": "1"} if image.removed else {},
+    )
+
+
+def _with_app(image: Image, app: AppFile) -> Image:
+    return Image(
+        image.nodes,
+        image.last_applied,
+        image.snapshot_term,
+        image.cluster_id,
+        image.joining,
+        image.removed,
+        image.raft_leader,
+        app,
+        image.reset,
+    )

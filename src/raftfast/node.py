@@ -1,0 +1,627 @@
+"""The node: what a service embeds. Its life, its calls, its status.
+
+Floor 4. The loop is `engine`'s, the decisions are `member`'s; this file turns calls into proposals and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
+from .cluster.members import bits_of, ranges_of
+from .cluster.sessions import Sessions
+from .cluster.snapshot import node_lines
+from .cluster.state import ClusterState
+from .config import BUS_PORT_OFFSET, Config
+from .consensus import Standing
+from .engine import Engine, restore_state
+from .errors import Busy, ConfigError, Conflict, Dropped, Expired, NodeClosed, Rejected, SnapshotError, StorageError
+from .member import Event, Identity, Member, Origin
+from .member.proposals import Client
+from .net import Listener, listen
+from .records import SLOTS, Address, NodeRecord
+from .statemachine import StateMachine
+from .status import LinkStatus, PeerStatus, Status
+from .storage import Loaded, Storage
+
+__all__ = ["Node", "Session"]
+
+_CONFLICT_RETRIES = 10
+_EVENTS_KEPT = 1024
+
+
+class Node:
+    """One node of a cluster, in this process, on the running event loop.
+
+    `directory` keeps its state and belongs to it alone. `host` is bound for the bus (`bus_port`, by default `port` +
+    10000; 0 takes a free one); `port` is the client port that it announces, whoever serves it. What it announces may
+    differ from what it binds: `announce_ip`, `announce_port`, `announce_bus_port`.
+
+    Use it as a context manager, or `start()` and `close()` it. Every error is a `RaftError` whose `may_take_effect`
+    says whether the command may still be applied. Cancelling an await gives up waiting, and undoes nothing.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 7000,
+        bus_port: int | None = None,
+        announce_ip: str | None = None,
+        announce_port: int | None = None,
+        announce_bus_port: int | None = None,
+        state_machine: StateMachine | None = None,
+        config: Config | None = None,
+    ) -> None:
+        """Raises ConfigError for ports or an address that can't be."""
+        self.config = config if config is not None else Config()
+        self.directory = os.fspath(directory)
+        self.host = host
+        self.port = _port("port", port)
+        if bus_port is None and port + BUS_PORT_OFFSET > 65535:
+            raise ConfigError(f"port {port} leaves no bus port {port + BUS_PORT_OFFSET}: give bus_port")
+        self.bus_port = _port("bus_port", bus_port if bus_port is not None else port + BUS_PORT_OFFSET)
+        self._announce_port = _port("announce_port", announce_port if announce_port is not None else port)
+        self._announce_bus_port = _port("announce_bus_port", announce_bus_port or 0)
+        unspecified = host in ("", "0.0.0.0", "::")
+        self._announce_ip = announce_ip if announce_ip is not None else ("" if unspecified else host)
+        self._state_machine = state_machine
+        self._rng = random.Random(secrets.randbits(64))
+        self._engine: Engine | None = None
+        self._listener: Listener | None = None
+        self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # ------------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Loads the folder, opens the bus port, and takes part.
+
+        Raises StorageError (locked, damaged, not writable), OSError (the port can't be had), SnapshotError (the state
+        machine refuses its own stored state): nothing has changed then.
+        """
+        if self._engine is not None or self._closed:
+            raise NodeClosed("a node is started once")
+        loop = asyncio.get_running_loop()
+        disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
+        storage: Storage | None = None
+        try:
+            opened, loaded = await loop.run_in_executor(disk_worker, Storage.open, self.directory)
+            storage = opened
+            sessions = await loop.run_in_executor(disk_worker, lambda: self._restore(opened, loaded))
+            await self._run(opened, loaded, sessions, disk_worker)
+        except BaseException:
+            if self._engine is not None:
+                self._engine.stop(lambda sent: NodeClosed("the node did not start"))
+                await self._end(self._engine)
+            else:
+                disk_worker.shutdown(wait=True)
+                if storage is not None:
+                    storage.close()
+            raise
+
+    def _restore(self, storage: Storage, loaded: Loaded) -> Sessions:
+        config = self.config
+        empty = Sessions(config.session_window, config.session_result_bytes, config.max_sessions)
+        if loaded.app is None:
+            return empty
+        try:
+            return restore_state(storage, loaded.app, self._state_machine, empty, config)
+        except SnapshotError as error:
+            raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {error}") from error
+
+    async def _run(self, storage: Storage, loaded: Loaded, sessions: Sessions, disk_worker: ThreadPoolExecutor) -> None:
+        """What was loaded becomes a running node."""
+        loop = asyncio.get_running_loop()
+        origin = self._origin(loaded, self._announce_bus_port or self.bus_port)
+        member = Member(origin, self.config, self._rng, _new_id, self._state_machine, sessions, now=loop.time())
+        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._on_event)
+        self._listener = await listen(self.host, self.bus_port, engine, self.config)
+        if self.bus_port == 0:
+            self.bus_port = self._listener.port
+            if not self._announce_bus_port:
+                member.set_address(replace(member.identity.address, cport=self.bus_port), loop.time())
+        if loaded.conf is None:
+            member.order_rewrite(None)  # the id must be on disk before anybody hears of it
+        for warning in loaded.warnings:
+            member.report(warning)
+        engine.schedule()
+        await engine.next_turn()
+        await engine.settle()
+        if engine.failed.done():
+            raise engine.failed.exception() or NodeClosed("the node did not start")
+        member.propose_own_address(loop.time())
+
+    def _origin(self, loaded: Loaded, bus_port: int) -> Origin:
+        address = Address(self._announce_ip, self._announce_port, bus_port, "", {"tls-port": "0"})
+        if loaded.conf is None:
+            return Origin.fresh(Identity(_new_id(), _new_id(), address))
+        return Origin.of_file(loaded.conf, address)
+
+    async def close(self) -> None:
+        """Stops gracefully: leadership is handed over, the state is stored, nobody is left waiting. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._closed = True
+        engine = self._engine
+        if engine is None:
+            return
+        loop = asyncio.get_running_loop()
+        if not engine.failed.done():
+            await self._hand_over(engine, loop.time() + self.config.node_timeout)
+            await engine.settle()
+            if engine.compact():
+                await engine.settle()
+            engine.stop(lambda sent: _closed("the node is closed", sent))
+        await self._end(engine)
+
+    async def _hand_over(self, engine: Engine, deadline: float) -> None:
+        """Leadership goes to another voter, if there is one that is live."""
+        raft, loop = engine.member.raft, engine.loop
+        if not raft.is_leader or len(raft.voters) < 2:
+            return
+        try:
+            engine.member.transfer(None, loop.time())
+        except (Rejected, Dropped):
+            return
+        while raft.is_leader and loop.time() < deadline and not engine.failed.done():
+            await engine.next_turn()
+
+    async def _end(self, engine: Engine) -> None:
+        if self._listener is not None:
+            await self._listener.close()
+        await engine.close()
+        for queue in self._subscribers:
+            queue.put_nowait(None)
+
+    async def wait_failed(self) -> None:
+        """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
+        engine = self._running()
+        while not self._closed:
+            await engine.next_turn()
+            if engine.failed.done():
+                error = engine.failed.exception()
+                if error is not None:
+                    raise error
+                return
+
+    # ------------------------------------------------------------------ commands
+
+    def submit(self, command: bytes) -> asyncio.Future[bytes | None]:
+        """Proposes a command; the future gets what the state machine answers. The cheapest way in: no task is made.
+
+        Raises Busy, EntryError, Rejected, NodeClosed at once, and nothing was proposed. The future's errors are
+        `Dropped`, `Rejected`, `UnknownOutcome`, `NodeClosed`. Source: PROTOCOL 6.
+        """
+        engine = self._running()
+        if not isinstance(command, bytes):
+            raise TypeError(f"a command is bytes, not {type(command).__name__}")
+        future: asyncio.Future[bytes | None] = engine.loop.create_future()
+        engine.member.propose_app(command, future, engine.loop.time())
+        engine.schedule()
+        return future
+
+    async def propose(self, command: bytes, *, timeout: float | None = None, wait: bool = False) -> bytes | None:
+        """Proposes a command, from any member; returns the state machine's answer once it is committed and applied.
+
+        `timeout` (seconds) gives up waiting with TimeoutError. `wait`: where too much is pending, wait for room in
+        place of `Busy`. Raises as `submit` and its future.
+        """
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    future = self.submit(command)
+                except Busy:
+                    if not wait:
+                        raise
+                    await self._running().room.wait()
+                else:
+                    return await future
+
+    async def propose_many(self, commands: Iterable[bytes], *, timeout: float | None = None) -> list[bytes | None]:
+        """Proposes commands in their order, waiting for room where need be; returns their answers in that order.
+
+        The first error is raised, after all are decided: an error here says nothing of the other commands.
+        """
+        futures: list[asyncio.Future[bytes | None]] = []
+        try:
+            async with asyncio.timeout(timeout):
+                for command in commands:
+                    while True:
+                        try:
+                            futures.append(self.submit(command))
+                            break
+                        except Busy:
+                            await self._running().room.wait()
+                await asyncio.wait(futures) if futures else None
+        finally:
+            for future in futures:
+                if future.done() and not future.cancelled():
+                    future.exception()
+        return [future.result() for future in futures]
+
+    def session(self) -> Session:
+        """A session: commands proposed in it are applied exactly once, through retries and leader changes."""
+        return Session(self)
+
+    async def barrier(self) -> None:
+        """After it, local reads see everything that was committed before the call (ReadIndex, PROTOCOL 5.6).
+
+        Raises NotLinearizable where no leader confirmed it in time.
+        """
+        engine = self._running()
+        future = engine.loop.create_future()
+        engine.member.barrier(future, engine.loop.time())
+        engine.schedule()
+        await future
+
+    # ------------------------------------------------------------------ the cluster
+
+    async def meet(self, host: str, port: int, bus_port: int | None = None) -> None:
+        """Makes one cluster of this node's and that of the node at `host`. Raises MeetError where that can't be.
+
+        `port` is its client port; the bus port is that plus 10000 unless given. Returns when the other has agreed;
+        becoming a member takes a little longer.
+        """
+        _port("port", port)
+        if bus_port is None:
+            bus_port = port + BUS_PORT_OFFSET
+        if not 0 < bus_port <= 65535:
+            raise ConfigError(f"no bus port can be {bus_port}")
+        engine = self._running()
+        future = engine.loop.create_future()
+        target = engine.member.meet(future, engine.loop.time())
+        engine.dialer.dial_once(target, host, bus_port)
+        engine.schedule()
+        await future
+
+    async def add_slots(self, slots: Iterable[int]) -> None:
+        """This node takes slots that nobody owns. Raises Rejected where one has an owner; all or none."""
+        bits = _slot_bits(slots)
+
+        def entry() -> Entry | None:
+            state = self._state()
+            mine = state.nodes.get(self.node_id)
+            shard = mine.shard_id if mine is not None else self._member().identity.shard_id
+            busy = ranges_of(bits & state.assigned_bits() & ~bits_of(state.slots_of(self.node_id)))
+            if busy:
+                raise Rejected(f"Slot {busy[0][0]} is already busy")
+            if not bits:
+                return None
+            return SlotChange(None, 0, self.node_id, state.shard_epoch(shard), ranges_of(bits))
+
+        await self._change(entry)
+
+    async def del_slots(self, slots: Iterable[int]) -> None:
+        """Takes slots from whoever owns them. Raises Rejected where one has no owner; all of an owner or none."""
+        bits = _slot_bits(slots)
+        free = ranges_of(bits & ~self._state().assigned_bits())
+        if free:
+            raise Rejected(f"Slot {free[0][0]} is already unassigned")
+        for owner in sorted(self._state().nodes):
+
+            def entry(owner: str = owner) -> Entry | None:
+                state = self._state()
+                theirs = ranges_of(bits & bits_of(state.slots_of(owner)))
+                if not theirs:
+                    return None
+                return SlotChange(owner, state.shard_epoch(state.nodes[owner].shard_id), None, 0, theirs)
+
+            await self._change(entry)
+
+    async def forget(self, node_id: str) -> None:
+        """Takes a node out of the cluster; one that is not there is a success. Raises Rejected where it can't go."""
+        if node_id == self.node_id:
+            raise Rejected("a node can't forget itself")
+
+        def entry() -> Entry | None:
+            state = self._state()
+            node = state.nodes.get(node_id)
+            return None if node is None else NodeForget(node_id, state.shard_epoch(node.shard_id))
+
+        await self._change(entry)
+
+    async def add_voter(self, node_id: str) -> None:
+        """Makes a caught-up learner a voter. Raises Rejected where it is unknown or behind."""
+        await self._change(lambda: AddVoter(node_id))
+
+    async def del_voter(self, node_id: str) -> None:
+        """Makes a voter a learner. Raises Rejected for the last voter."""
+        await self._change(lambda: DelVoter(node_id))
+
+    async def set_hostname(self, hostname: str) -> None:
+        """Announces another host name; an empty one takes it away. Raises ConfigError for what is no host name."""
+        if len(hostname) > 255:
+            raise ConfigError("Hostnames must be less than 256 characters")
+        if not all(char.isascii() and (char.isalnum() or char in "-.") for char in hostname):
+            raise ConfigError("Hostnames may only contain alphanumeric characters, hyphens or dots")
+        engine = self._running()
+        member = engine.member
+        address = replace(member.identity.address, hostname=hostname)
+        member.identity = replace(member.identity, address=address)
+
+        def entry() -> Entry | None:
+            mine = self._state().nodes.get(self.node_id)
+            if mine is None or mine.address == address:
+                return None
+            return NodeInfo(self.node_id, member.identity.info_text, mine.nofailover)
+
+        await self._change(entry)
+
+    async def transfer_leadership(self, to: str | None = None) -> str:
+        """Hands leadership over, to the best voter where `to` is None; returns the new leader's id.
+
+        Raises Rejected where nobody can take over, Dropped where it did not happen in time. On a node that does not
+        lead the leader is asked to hand over, to whom it sees fit.
+        """
+        engine = self._running()
+        raft, loop = engine.member.raft, engine.loop
+        before = raft.current_term
+        engine.member.transfer(to, loop.time())
+        deadline = loop.time() + 3 * self.config.node_timeout
+        while loop.time() < deadline:
+            await engine.next_turn()
+            self._running()
+            if raft.current_term > before and raft.leader_id is not None:
+                return raft.leader_id
+        raise Dropped("no new leader appeared")
+
+    async def _change(self, make: Callable[[], Entry | None]) -> None:
+        """Proposes what `make` gives by the applied state, anew on a conflict, at most ten times (PROTOCOL 6.5)."""
+        engine = self._running()
+        for attempt in range(_CONFLICT_RETRIES + 1):
+            entry = make()
+            if entry is None:
+                return
+            future = engine.loop.create_future()
+            applied = engine.member.raft.last_applied
+            engine.member.propose_entry(entry, future, engine.loop.time())
+            engine.schedule()
+            try:
+                await future
+                return
+            except Conflict:
+                if attempt == _CONFLICT_RETRIES:
+                    raise
+            deadline = engine.loop.time() + self.config.proposal_timeout
+            while engine.member.raft.last_applied == applied and engine.loop.time() < deadline:
+                await engine.next_turn()
+                self._running()
+
+    # ------------------------------------------------------------------ what it knows
+
+    @property
+    def node_id(self) -> str:
+        """This node's id: 40 characters."""
+        return self._member().node_id
+
+    @property
+    def cluster(self) -> ClusterState:
+        """The applied cluster metadata: nodes, slots, shards. Read only."""
+        return self._state()
+
+    @property
+    def repl_offsets(self) -> dict[str, int]:
+        """Replication offsets by node id, as the leader told them."""
+        return self._member().repl_offsets
+
+    def known_unjoined(self) -> list[NodeRecord]:
+        """Nodes that are linked here and that the state does not name: on their way in, or strangers."""
+        member = self._member()
+        if member.standing is not Standing.SINGLETON:
+            return []
+        records = []
+        for node_id, info in sorted(member.links.inbound.items()):
+            address = member.links.heard_addresses.get(node_id)
+            if address is not None and not member.knows(node_id) and info.node_id is not None:
+                records.append(
+                    NodeRecord(node_id, address.ip, address.port, address.cport, address.hostname, flags=("master",))
+                )
+        return records
+
+    def state_digest(self) -> str:
+        """40 hex digits over cluster metadata and state machine: equal on members that applied the same.
+
+        **Cost**: serialises the whole state, on the event loop.
+        """
+        member = self._member()
+        digest = hashlib.sha1(node_lines(member.state), usedforsecurity=False)
+        if self._state_machine is not None:
+            for piece in self._state_machine.snapshot():
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def status(self) -> Status:
+        """What this node is at this moment."""
+        engine = self._running()
+        member, raft, log = engine.member, engine.member.raft, engine.member.raft.log
+        mine = member.state.nodes.get(member.node_id)
+        return Status(
+            node_id=member.node_id,
+            shard_id=mine.shard_id if mine is not None else member.identity.shard_id,
+            cluster_id=member.cluster_id,
+            standing=raft.standing.value,
+            role=raft.role,
+            learner=raft.standing in (Standing.MEMBER, Standing.REMOVED) and not member.is_voter(member.node_id),
+            term=raft.current_term,
+            leader_id=raft.leader_id,
+            commit_index=raft.commit_index,
+            last_applied=raft.last_applied,
+            boundary_index=log.boundary_index,
+            boundary_term=log.boundary_term,
+            last_index=log.last_index,
+            durable_index=raft.durable_index,
+            log_entries=len(log),
+            log_bytes=log.nbytes,
+            voters=raft.voters,
+            pending=len(member.proposals),
+            caught_up_by=member.caught_up_by,
+            peers=tuple(self._peers(engine)),
+            links=tuple(self._links(engine)),
+            counters=dict(member.counters),
+        )
+
+    def _peers(self, engine: Engine) -> Iterable[PeerStatus]:
+        member, now = engine.member, engine.loop.time()
+        leadership = member.raft.leadership
+        for node_id in sorted(member.state.nodes):
+            if node_id == member.node_id:
+                continue
+            progress = leadership.peers.get(node_id) if leadership is not None else None
+            silent_for = None
+            if progress is not None:
+                silent_for = now - progress.silent_since
+            elif node_id == member.raft.leader_id:
+                silent_for = member.raft.silent_for(now)
+            yield PeerStatus(
+                node_id,
+                member.is_voter(node_id),
+                node_id in member.links.outbound,
+                silent_for,
+                progress.match_index if progress is not None else None,
+                progress.next_index if progress is not None else None,
+                progress.state.value if progress is not None else None,
+            )
+
+    def _links(self, engine: Engine) -> Iterable[LinkStatus]:
+        limit = self.config.max_link_buffer
+        for info in engine.member.links.infos.values():
+            link = engine.links.get(info.link)
+            if link is not None and info.node_id is not None:
+                yield LinkStatus(info.node_id, info.outbound, link.created_ms, link.writable, link.buffered, limit)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens to the node from now on, until it is closed. Who falls behind misses the oldest events."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_KEPT)
+        self._subscribers.add(queue)
+        try:
+            while not self._closed:
+                event = await queue.get()
+                if event is None:
+                    return
+                yield event
+        finally:
+            self._subscribers.discard(queue)
+
+    def _on_event(self, event: Event) -> None:
+        for queue in self._subscribers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            raise NodeClosed("the node is not started")
+        if self._closed or engine.failed.done():
+            raise NodeClosed("the node is closed" if self._closed else f"the node stopped: {engine.failed.exception()}")
+        return engine
+
+    def _member(self) -> Member:
+        if self._engine is None:
+            raise NodeClosed("the node is not started")
+        return self._engine.member
+
+    def _state(self) -> ClusterState:
+        return self._member().state
+
+
+class Session:
+    """A session of a node: each command is applied exactly once, whatever is sent again (PROTOCOL 6.3).
+
+    A context manager; it is opened in the log. Commands may be outstanding side by side, up to the session's window.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._client = Client(_new_id())
+
+    async def __aenter__(self) -> Self:
+        await self._decide(0, b"")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is sent: a session that is used no more is closed when the table needs its place."""
+
+    async def propose(self, command: bytes, *, timeout: float | None = None) -> bytes | None:
+        """Proposes a command, again and again until it is decided, and returns the state machine's answer.
+
+        Raises Busy where the window is full, UnknownOutcome where the session was closed meanwhile, TimeoutError.
+        """
+        if not self._client.has_room(self._node.config.session_window):
+            raise Busy(f"{self._node.config.session_window} commands of this session are outstanding")
+        sequence = self._client.take_sequence()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._decide(sequence, command)
+        finally:
+            self._client.done(sequence)
+
+    async def propose_many(self, commands: Sequence[bytes]) -> list[bytes | None]:
+        """Proposes commands side by side; returns their answers in order."""
+        calls: list[Awaitable[bytes | None]] = [self.propose(command) for command in commands]
+        return list(await asyncio.gather(*calls))
+
+    async def _decide(self, sequence: int, command: bytes) -> bytes | None:
+        while True:
+            engine = self._node._running()
+            future: asyncio.Future[bytes | None] = engine.loop.create_future()
+            engine.member.propose_in_session(self._client, sequence, command, future, engine.loop.time())
+            engine.schedule()
+            try:
+                return await future
+            except (Expired, Dropped):
+                continue  # the same sequence again is the same command again
+
+
+def _new_id() -> str:
+    """40 hex digits from the operating system's random source."""
+    return secrets.token_hex(20)
+
+
+def _port(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise ConfigError(f"{name} must be from 0 to 65535, not {value!r}")
+    return value
+
+
+def _closed(text: str, sent: bool) -> NodeClosed:
+    error = NodeClosed(text)
+    error.may_take_effect = sent
+    return error
+
+
+def _slot_bits(slots: Iterable[int]) -> int:
+    bits = 0
+    for slot in slots:
+        if not isinstance(slot, int) or isinstance(slot, bool) or not 0 <= slot < SLOTS:
+            raise ConfigError("Invalid or out of range slot")
+        if bits >> slot & 1:
+            raise ConfigError(f"Slot {slot} specified multiple times")
+        bits |= 1 << slot
+    return bits
