@@ -21,6 +21,7 @@ class Cluster:
     def __init__(self, folder: Path, *, node_timeout_ms: int = NODE_TIMEOUT_MS) -> None:
         self.folder = folder
         self.nodes: list[NodeProcess] = []
+        self.members: list[NodeProcess] = []
         self.written: list[str] = []
         self._flags = ["--node-timeout", str(node_timeout_ms)]
 
@@ -49,11 +50,14 @@ class Cluster:
         self.until_all(lambda node: node.info().get("cluster_state") == "ok", "the cluster's state is ok")
 
     def meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
-        """Brings a node in and waits until all live ones count it as a voter."""
-        before = member.number("cluster_known_nodes")
+        """Brings a node in and waits until every member counts it as a voter."""
+        if member not in self.members:
+            self.members.append(member)
         member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
-        size = str(before + 1)
-        self.until_all(lambda node: node.info().get("cluster_size") == size, f"{size} voters")
+        self.members.append(newcomer)
+        size = len(self.members)
+        for node in self.members:
+            self.until(lambda node=node: node.number("cluster_size") == size, f"{node.name} counts {size} voters")
 
     def restart(self, node: NodeProcess) -> None:
         """A graceful stop, then a start; returns once the node follows a leader again."""
