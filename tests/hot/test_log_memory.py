@@ -182,3 +182,50 @@ def test_a_finalizer_may_trim_while_a_list_is_made(log, verb):
         gc.set_threshold(*thresholds)
         gc.enable()
     assert trimmed
+
+
+@pytest.mark.skipif(PURE_ONLY, reason="RAFTFAST_PURE_TESTS=1: the compiled twin's own allocations")
+@pytest.mark.parametrize("verb", ["append", "extend", "merge", "trim_to", "truncate_from", "reset", "lines", "entries"])
+def test_whatever_allocation_fails_a_verb_is_done_or_not_done(verb):
+    """Fails the first, second, third … allocation of a call; the log is as before, or as after, and sound."""
+    from raftfast.hot import log_c
+
+    faults = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
+    terms = [1] * 100 + [2] * 156
+    lines = [b"%d NOOP" % term for term in terms]
+    call = {
+        "append": (1 << 40, b"x"),
+        "extend": ([1 << 40] * 300, [b"x"] * 300),
+        "merge": (50, [1 << 40] * 300, [b"x"] * 300, 0),
+        "trim_to": (250,),
+        "truncate_from": (3,),
+        "reset": (1, 1),
+        "lines": (1, 257),
+        "entries": (1, 257),
+    }[verb]
+
+    def begun():
+        made = log_c.RaftLog()
+        made.extend(terms, lines)
+        return made
+
+    def state(made):
+        made.check()
+        return made.boundary_index, made.last_index, made.entries(made.first_index, made.last_index + 1)
+
+    done = begun()
+    getattr(done, verb)(*call)
+    allowed = state(begun()), state(done)
+    failed = 0
+    for nth in range(1, 40):
+        made = begun()
+        ask = getattr(made, verb)
+        faults.set_nomemory(nth, nth + 1)
+        try:
+            ask(*call)
+        except MemoryError:
+            failed += 1
+        finally:
+            faults.remove_mem_hooks()
+        assert state(made) in allowed
+    assert failed or verb in ("trim_to", "truncate_from", "reset")

@@ -51,6 +51,10 @@ class RaftLog:
     # entries whose lines are let go already: closing them up one trim at a time would move all that is kept.
     _lines: list[bytes]
     _terms: array[int]
+    _dead: int
+    _boundary_index: int
+    _boundary_term: int
+    _nbytes: int
 
     def __init__(self, boundary_index: int = 0, boundary_term: int = 0) -> None:
         self.reset(boundary_index, boundary_term)
