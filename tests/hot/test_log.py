@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from array import array
 from collections import deque
 
 import pytest
 
 from raftfast.errors import Compacted, InvariantViolation, Unavailable
+from raftfast.hot import log_py
 
 TOP = (1 << 64) - 1
 
@@ -598,3 +600,30 @@ class TestOwnership:
         for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match="can't be pickled or copied"):
                 attempt(made)
+
+
+class TestCheck:
+    """What `check()` is for: a log whose inside is broken says which invariant is. Only the pure one can be broken."""
+
+    @pytest.mark.parametrize(
+        ("invariant", "broken"),
+        [
+            ("1", {"_terms": array("Q", [1, 1])}),
+            ("1", {"_dead": 4}),
+            ("1", {"_boundary_index": TOP - 1}),
+            ("2", {"_terms": array("Q", [1, 3, 2])}),
+            ("2", {"_boundary_term": 2}),
+            ("3", {"_nbytes": 1}),
+            ("3", {"_lines": [b"1 NOOP", bytearray(b"1 NOOP"), b"2 NOOP"]}),
+            ("4", {"_dead": 3}),
+            ("4", {"_dead": 1, "_nbytes": 12}),
+        ],
+    )
+    def test_names_the_broken_invariant(self, invariant, broken):
+        made = log_py.RaftLog()
+        made.extend([1, 1, 2], [b"1 NOOP", b"1 NOOP", b"2 NOOP"])
+        made.check()
+        for name, value in broken.items():
+            setattr(made, name, value)
+        with pytest.raises(InvariantViolation, match=f"RaftLog {invariant}:"):
+            made.check()

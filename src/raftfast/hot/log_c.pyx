@@ -400,7 +400,9 @@ The entries behind the boundary, in memory: a term and an AE line each.
         cdef size_t i
         cdef uint64_t before = self._boundary_term
         cdef uint64_t total = 0
-        if entries.count > UINT64_MAX - self._boundary_index or entries.offset >= <size_t>(BLOCK if entries.count else 1):
+        if entries.count > UINT64_MAX - self._boundary_index:
+            raise InvariantViolation("RaftLog 1: entries and indexes disagree")
+        if entries.offset >= <size_t>(BLOCK if entries.count else 1):
             raise InvariantViolation("RaftLog 1: entries and indexes disagree")
         if entries.blocks != blocks_needed(entries) or entries.ring_size > max(<size_t>LEAST_RING, entries.blocks * 4):
             raise InvariantViolation("RaftLog 4: slots or lines are kept for nothing")
