@@ -8,7 +8,6 @@ argument, randomness a `random.Random` handed in: same seed, same calls, same ou
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +27,9 @@ from ..messages import (
 from ..records import HardState
 from .durability import Durability
 from .leading import Leadership
+from .promises import Promises
 from .quorum import is_majority
+from .trimming import Trimming
 from .update import Installed, Send, Update
 from .voters import VOTER_CHANGES, VoterHistory, voter_change
 
@@ -120,10 +121,8 @@ class Raft:
         self._leader_round: int | None = None
         self._round = 0
         self._linked: set[str] = set()
-        self._owed: dict[int, tuple[str, bool]] = {}
-        self._owed_later: deque[tuple[int, int, str]] = deque()
-        self._held: deque[tuple[int, int, Send]] = deque()
-        self._applied_at: deque[tuple[float, int]] = deque()
+        self._promises = Promises(self._durability)
+        self._trimming = Trimming(config)
         self._stall_doublings = 0
         self._update = Update()
         for index, line in log.membership_lines(log.first_index, log.last_index + 1):
@@ -243,17 +242,8 @@ class Raft:
         self._durability.stored(ticket)
         if self._durability.index > before:
             self.disk_stalled = False
-        while self._held and self._held[0][0] <= ticket:
-            _, term, send = self._held.popleft()
-            if term == self.current_term:
-                self._update.send.append(send)
-        acks: dict[int, str] = {}
-        while self._owed_later and self._owed_later[0][0] <= ticket:
-            _, link, sender = self._owed_later.popleft()
-            acks[link] = sender
-        for link, sender in acks.items():
-            if sender == self.leader_id:
-                self._update.send.append(Send(sender, self._acknowledgement(), link))
+        self._update.send.extend(self._promises.kept_until(ticket, self.current_term))
+        self._acknowledge(self._promises.owed_until(ticket))
         if self.role is Role.CANDIDATE:
             self._count_own_vote()
         if self.leadership is not None:
@@ -268,10 +258,7 @@ class Raft:
         if index <= self.last_applied:
             return
         self.last_applied = index
-        if self._applied_at and self._applied_at[-1][0] == now:
-            self._applied_at[-1] = (now, index)
-        else:
-            self._applied_at.append((now, index))
+        self._trimming.applied(index, now)
         self._trim()
 
     def barrier(self, token: Any, now: float) -> None:
@@ -360,10 +347,8 @@ class Raft:
         self.members = frozenset()
         self._voters = VoterHistory(())
         self._granted.clear()
-        self._owed.clear()
-        self._owed_later.clear()
-        self._held.clear()
-        self._applied_at.clear()
+        self._promises.drop_all()
+        self._trimming.clear()
         self._drop_log(0, 0)
         self.commit_index = self.last_applied = 0
         self._enter_standing(self._now)
@@ -423,7 +408,7 @@ class Raft:
             self._voters.appended(tail_index, line)
         self.commit_index = max(self.commit_index, index)
         self.last_applied = index
-        self._applied_at.clear()
+        self._trimming.clear()
         if sender == self.leader_id and link is not None:
             self.verified_index = max(self.verified_index, index)
             self._owe(sender, link, True)
@@ -451,15 +436,15 @@ class Raft:
                 self._confirm_reads(leadership)
             if self._durability.hard_state.current_term == self.current_term:
                 leadership.pump(self, self._update)
+        self._issue_ticket()
         update, self._update = self._update, Update()
-        self._issue_ticket(update)
         update.commit_index = self.commit_index
         update.wake_at = self._wake_at()
         return update
 
-    def _issue_ticket(self, update: Update) -> None:
+    def _issue_ticket(self) -> None:
         """Numbers this turn's storage job, if there is one, and lets go of the promises that need none."""
-        hard_state = self.hard_state
+        update, hard_state = self._update, self.hard_state
         if hard_state != self._issued:
             update.hard_state = self._issued = hard_state
         update.store_from, update.store_to = self._handed + 1, self.log.last_index + 1
@@ -469,20 +454,9 @@ class Raft:
             # A rewrite always carries the hard state: its ticket vouches for it too.
             carried = hard_state if update.hard_state or update.snapshot else None
             update.ticket = self._durability.issue(self.log.last_index, carried)
-        promised = self._durability.hard_state_ticket
-        held, self._held = self._held, deque()
-        for ticket, term, send in held:
-            if ticket or promised:
-                self._held.append((ticket or promised, term, send))
-            else:
-                update.send.append(send)
-        for link, (sender, has_new) in self._owed.items():
-            ticket = self._durability.last_ticket if has_new and self._durability.oldest_outstanding else promised
-            if ticket:
-                self._owed_later.append((ticket, link, sender))
-            elif sender == self.leader_id:
-                update.send.append(Send(sender, self._acknowledgement(), link))
-        self._owed.clear()
+        sends, owed = self._promises.end_turn(self.current_term)
+        update.send.extend(sends)
+        self._acknowledge(owed)
 
     def _wake_at(self) -> float:
         soon = self._now + self.config.heartbeat_interval
@@ -492,12 +466,18 @@ class Raft:
 
     def _promise(self, to: str, message: Message, link: int | None) -> None:
         """To be sent once the term and the vote as they are now are durable (PROTOCOL 5.5)."""
-        self._held.append((0, self.current_term, Send(to, message, link)))
+        self._promises.hold(self.current_term, to, message, link)
 
     def _owe(self, sender: str, link: int | None, has_new: bool) -> None:
         """One answer for all that this link brought in this turn, after one write (PROTOCOL 5.3)."""
         if link is not None:
-            self._owed[link] = (sender, has_new or self._owed.get(link, ("", False))[1])
+            self._promises.owe(sender, link, has_new)
+
+    def _acknowledge(self, owed: list[tuple[str, int]]) -> None:
+        """Acknowledges what is verified and durable by now, to the leader that we still follow."""
+        for sender, link in owed:
+            if sender == self.leader_id:
+                self._update.send.append(Send(sender, self._acknowledgement(), link))
 
     def _acknowledgement(self) -> AppendEntriesAck:
         index = min(self.verified_index, self._durability.index)
@@ -922,35 +902,12 @@ class Raft:
 
     def _trim(self) -> None:
         """Drops applied entries from the front of the log in memory (PROTOCOL 7)."""
-        log, config = self.log, self.config
-        target = self.last_applied - config.trim_keep
-        if target > log.boundary_index and self.last_applied - log.boundary_index > 2 * config.trim_keep:
-            target = min(target, self._applied_long_ago())
-            if self.leadership is not None:
-                target = min(target, self.leadership.least_needed(self._now))
-        else:
-            target = log.boundary_index
-        if log.nbytes > config.max_log_bytes:
-            target = max(target, self._oversize())
-        if target > log.boundary_index:
-            log.trim_to(target)
+        leadership = self.leadership
+        needed = leadership.least_needed(self._now) if leadership is not None else _MAX_INDEX
+        target = self._trimming.target(self.log, self.last_applied, needed, self._now)
+        if target > self.log.boundary_index:
+            self.log.trim_to(target)
             self._voters.forget_to(target)
-
-    def _applied_long_ago(self) -> int:
-        """The highest index that was applied more than `trim_keep_time` ago."""
-        samples = self._applied_at
-        limit = self._now - self.config.trim_keep_time
-        while len(samples) > 1 and samples[1][0] <= limit:
-            samples.popleft()
-        return samples[0][1] if samples and samples[0][0] <= limit else self.log.boundary_index
-
-    def _oversize(self) -> int:
-        """How far to trim, applied entries only, to come back under `max_log_bytes`."""
-        index, excess = self.log.boundary_index, self.log.nbytes - self.config.max_log_bytes
-        while excess > 0 and index < self.last_applied:
-            index += 1
-            excess -= len(self.log.line(index))
-        return index
 
     def check(self) -> None:
         """Raises InvariantViolation where one of the class's invariants does not hold."""
