@@ -178,6 +178,9 @@ class StoreAgainstADict(RuleBasedStateMachine):
         restored.restore(iter([data[:cut], data[cut:]]))
         assert b"".join(restored.snapshot()) == data
         self.store = restored
+        self.indexed.apply(1, encode_command("SET", "gone", "1"))
+        self.indexed.restore([data])
+        self.indexed.check()
 
     @invariant()
     def same(self):
