@@ -136,7 +136,7 @@ class Node:
         origin = self._origin(loaded, self._announce_bus_port or self.bus_port)
         member = Member(origin, self.config, self._rng, _new_id, self._state_machine, sessions, now=loop.time())
         engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._on_event)
-        self._listener = await listen(self.host, self.bus_port, engine, self.config)
+        self._listener = await listen(self.host, self.bus_port, engine, self.config, stats=engine.dialer.stats)
         if self.bus_port == 0:
             self.bus_port = self._listener.port
             if not self._announce_bus_port:
@@ -429,14 +429,12 @@ class Node:
         return self._member().repl_offsets
 
     def known_unjoined(self) -> list[NodeRecord]:
-        """Nodes that are linked here and that the state does not name: on their way in, or strangers."""
+        """Nodes that the state does not name: this one, while it is no member, and those that said HELLO to it."""
         member = self._member()
-        if member.standing is not Standing.SINGLETON:
-            return []
-        records = []
-        for node_id, info in sorted(member.links.inbound.items()):
+        records = [record for record in member.records() if record.id not in member.state.nodes]
+        for node_id in sorted(member.links.inbound):
             address = member.links.heard_addresses.get(node_id)
-            if address is not None and not member.knows(node_id) and info.node_id is not None:
+            if address is not None and not member.knows(node_id):
                 records.append(
                     NodeRecord(node_id, address.ip, address.port, address.cport, address.hostname, flags=("master",))
                 )
@@ -481,7 +479,7 @@ class Node:
             caught_up_by=member.caught_up_by,
             peers=tuple(self._peers(engine)),
             links=tuple(self._links(engine)),
-            counters=dict(member.counters),
+            counters={**member.counters, **engine.dialer.stats.counters()},
         )
 
     def _peers(self, engine: Engine) -> Iterable[PeerStatus]:
