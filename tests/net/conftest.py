@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from recorder import PATIENCE
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -23,7 +24,8 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any
     async def and_leave_nothing(coroutine: Coroutine[Any, Any, None]) -> None:
         unhandled: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
-        await coroutine
+        async with asyncio.timeout(PATIENCE):  # pytest's own can't interrupt uvloop
+            await coroutine
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
         assert not unhandled, f"errors that reached the loop: {unhandled}"

@@ -96,6 +96,22 @@ def test_a_changed_address_is_dialled_anew(run: Any) -> None:
     run(main())
 
 
+def test_an_open_link_is_not_dialled_beside(run: Any) -> None:
+    async def main() -> None:
+        ours, theirs = Recorder(), Recorder()
+        listener = await open_port(theirs)
+        dialer = new_dialer(ours)
+        dialer.want({"up": (HOST, listener.port), "down": (HOST, await closed_port())})
+        # the other's dials show that time went by
+        await ours.until(lambda: ours.opened and len(ours.failed) >= 10)
+        assert len(ours.opened) == len(theirs.opened) == 1
+        assert dialer.stats.dials == 1 + len(ours.failed)
+        await dialer.close()
+        await listener.close()
+
+    run(main())
+
+
 def test_it_comes_back_after_the_peer_restarts(run: Any) -> None:
     async def main() -> None:
         ours, theirs = Recorder(), Recorder()
@@ -280,7 +296,8 @@ def test_a_dial_under_way_is_given_up_in_silence(run: Any) -> None:
             dialer.want({})
             dialer.dial_once("meet", *port.getsockname())
             await some_turns()
-            await asyncio.wait_for(dialer.close(), PATIENCE)
+            await dialer.close()
+            assert not dialer._tasks
             assert ours.told == []
 
     run(main())
@@ -411,6 +428,7 @@ def test_after_close_it_dials_no_more(run: Any) -> None:
         await dialer.close("good night")
         assert ours.reasons() == ["good night"] * 2, "told before close returns"
         assert not dialer._tasks
+        assert all(link._released.done() for link in ours.opened), "no socket is left"
         with pytest.raises(NodeClosed):
             dialer.want({})
         with pytest.raises(NodeClosed):

@@ -181,6 +181,22 @@ def test_nothing_is_taken_after_a_protocol_error(run: Any) -> None:
     run(main())
 
 
+def test_nothing_is_taken_after_close(run: Any) -> None:
+    async def main() -> None:
+        owner = Recorder()
+        link, transport = open_link(owner)
+        link.close("enough")
+        link.data_received(wire.encode(HELLO))
+        assert not link.send(HELLO)
+        assert not link.send_many([HELLO, Welcome()])
+        assert not link.send_frame(wire.encode(HELLO), HELLO)
+        await link.wait_released()
+        assert (owner.messages, transport.writes) == ([], [])
+        assert link.stats.unsent == 4
+
+    run(main())
+
+
 def test_protocol_errors_are_logged_once_a_second_a_peer(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         stats = LinkStats()
