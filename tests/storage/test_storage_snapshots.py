@@ -155,6 +155,7 @@ GOOD = snapshot_of(BODY)
         (GOOD.replace(b"app 9 ", b"app 1_0 "), "bad app line"),
         (HEAD + b"app 3 " + b"0" * 400, "bad app line"),
         (HEAD + b"app 0 0000000000000001\n", "has the checksum"),
+        (HEAD + b"app 9 0000000000000000\n" + BODY, "has the checksum"),
         (HEAD + b"app 3 00", "ends within a line"),
         (HEAD[:-1], "ends within a line"),
         (b"", "ends within a line"),

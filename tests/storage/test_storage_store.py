@@ -468,6 +468,26 @@ def test_pins_and_discards(tmp_path):
     storage.close()
 
 
+def test_a_file_that_others_let_go_while_it_is_stored_stays(tmp_path):
+    class LettingGo(QuickDisk):
+        def rename(self, source: str, target: str) -> None:
+            storage.unpin(app)
+            super().rename(source, target)
+
+    opened(tmp_path).close()
+    storage, _ = Storage.open(tmp_path, disk=QuickDisk())
+    app = storage.write_app(0, [b"abc"])
+    storage.pin(app)
+    storage.discard_app(app)
+    storage._disk = LettingGo()
+    storage.rewrite(state_of(0, app=app), 0)
+    assert app_names(tmp_path) == {app.name}
+    storage.close()
+    facts = facts_of(tmp_path)
+    assert facts is not None
+    assert facts[3] == b"abc"
+
+
 def test_reading_keeps_the_file(tmp_path):
     storage = opened(tmp_path)
     app = storage.write_app(0, [b"a" * (1 << 20), b"b"])

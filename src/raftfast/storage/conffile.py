@@ -204,11 +204,11 @@ class ConfFile:
         self._mark()
 
     def _segments(self, indexes: range) -> Iterator[tuple[int, int]]:
-        """Where the log lines of `indexes` stand, as (start, stop) with no `pairs` inside."""
+        """Where the log lines of `indexes` stand, as (start, stop) with no `pairs` inside; some may be empty."""
         start, stop = self.start_of(indexes.start), self.start_of(indexes.stop)
         for pair_start, pair_end in self.pairs:
             if start < pair_end <= stop:
-                yield start, max(start, pair_start)
+                yield start, pair_start
                 start = pair_end
         yield start, stop
 
