@@ -35,6 +35,8 @@ def answer(words: list[bytes], role: bytes) -> bytes:
     if name == b"CLUSTER" and words[1].upper() == b"INFO":
         leader = NODE_ID if role == b"leader" else b""
         return bulk(b"cluster_size:1\r\ncluster_raft_role:%s\r\ncluster_raft_leader:%s\r\n" % (role, leader))
+    if name == b"CLUSTER" and words[1].upper() == b"NODES":
+        return bulk(b"%s :1@2 master,fail - 0 0 0 connected\n%s :3@4 master - 0 0 0 connected\n" % (b"b" * 40, NODE_ID))
     if name == b"INFO":
         return bulk(b"# Raftfast\r\nraft_boundary_index:7\r\n")
     return b"-ERR unknown command '%s'\r\n" % name

@@ -33,6 +33,8 @@ def test_ready_is_awaited_and_the_id_asked(make):
     for field in ("cluster_raft_role", "none"):
         with pytest.raises(ProcessFailed, match=f"^node-1 tells no number {field}$"):
             node.number(field)
+    assert node.marks_failed("b" * 40)
+    assert not node.marks_failed("a" * 40)
 
 
 def test_one_that_ends_is_told_with_its_last_line(make):

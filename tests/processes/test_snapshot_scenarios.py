@@ -9,8 +9,12 @@ def test_a_follower_catches_up_by_snapshot_after_the_leader_trimmed_its_log(clus
     cluster.form(3)
     leader = cluster.leader()
     follower = next(node for node in cluster.nodes if node is not leader)
-    behind, before = follower.number("raft_last_index"), snapshots_installed(follower)
+    before = snapshots_installed(follower)
     follower.pause()
+    cluster.write(leader, 10)
+    # What was sent before its link was given up may wait in its socket: only entries after that are lost on it.
+    cluster.until(lambda: leader.marks_failed(follower.node_id), "the leader marks the follower as failed")
+    behind = leader.number("raft_last_index")
     cluster.write_until_trimmed(leader, behind)
     assert leader.number("cluster_raft_log_entries") < applied(leader)
     follower.resume()

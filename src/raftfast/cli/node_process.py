@@ -244,6 +244,11 @@ class NodeProcess:
             raise ProcessFailed(f"{self.name} tells no number {field}")
         return int(text)
 
+    def marks_failed(self, node_id: str) -> bool:
+        """Whether this node's CLUSTER NODES shows another one as failed."""
+        rows = [line.split() for line in self.text("CLUSTER", "NODES").splitlines()]
+        return any(len(row) > 2 and row[0] == node_id and "fail" in row[2].split(",") for row in rows)
+
     def _hang_up(self) -> None:
         if self._client is not None:
             self._client.close()
