@@ -342,8 +342,7 @@ class Engine:
         capture = member.capture()
 
         def built(file: SnapshotFile) -> None:
-            has_app = capture.app_pieces is not None
-            old = member.snapshots.built(capture.index, capture.term, file.total, has_app, file, self.loop.time())
+            old = member.snapshots.built(capture, file.total, file)
             if old is not None:
                 self._submit(self._piece_worker, old.close, lambda _: None)
 

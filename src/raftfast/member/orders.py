@@ -76,7 +76,7 @@ class Capture:
     """The whole state as of `index`: for a snapshot to send, or for the file.
 
     `node_lines` is a snapshot's head. `app_pieces`: the session table and what the state machine gave, to be iterated
-    in another thread; None where there is neither. `image` lacks its app file.
+    in another thread; None where there is neither. `image` lacks its app file. `members` are the nodes that it names.
     """
 
     index: int
@@ -84,6 +84,7 @@ class Capture:
     node_lines: bytes
     app_pieces: Iterable[bytes] | None
     image: Image
+    members: frozenset[str]
 
 
 class PieceRead(NamedTuple):

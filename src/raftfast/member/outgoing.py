@@ -8,21 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Config
-from .orders import PieceRead
+from .orders import Capture, PieceRead
 
 __all__ = ["Source", "Transfer", "Transfers"]
 
 
 class Source:
-    """A snapshot ready to be sent: `total` bytes of the state at `index`, whose entry has `term`."""
+    """A snapshot ready to be sent: `total` bytes of what was captured, readable through `handle`."""
 
-    __slots__ = ("handle", "has_app", "index", "term", "total")
+    __slots__ = ("handle", "has_app", "index", "members", "term", "total")
 
-    def __init__(self, index: int, term: int, total: int, has_app: bool, handle: Any) -> None:
-        self.index = index
-        self.term = term
+    def __init__(self, capture: Capture, total: int, handle: Any) -> None:
+        self.index = capture.index
+        self.term = capture.term
+        self.members = capture.members
+        self.has_app = capture.app_pieces is not None
         self.total = total
-        self.has_app = has_app
         self.handle = handle
 
 
@@ -77,9 +78,11 @@ class Transfers:
         """Whether a transfer to `peer` may begin: none runs, and the last one did not just end for nothing."""
         return peer not in self.running and now >= self._not_before.get(peer, 0.0)
 
-    def usable(self, boundary_index: int) -> Source | None:
-        """The snapshot at hand, if replication can go on behind it."""
-        return self.source if self.source is not None and self.source.index >= boundary_index else None
+    def usable(self, peer: str, boundary_index: int) -> Source | None:
+        """The snapshot at hand, if it names `peer` (it would be refused else) and replication can go on behind it."""
+        source = self.source
+        fits = source is not None and source.index >= boundary_index and peer in source.members
+        return source if fits else None
 
     def begin(self, peer: str, source: Source) -> Transfer:
         """A transfer begins."""

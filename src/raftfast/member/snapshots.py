@@ -50,7 +50,8 @@ class Snapshots:
         pieces = None
         if member.state_machine is not None:
             pieces = chain((session_part(member.sessions),), member.state_machine.snapshot())
-        return Capture(index, member.raft.log.term_at(index), node_lines(member.state), pieces, member.image())
+        term, members = member.raft.log.term_at(index), frozenset(member.state.nodes)
+        return Capture(index, term, node_lines(member.state), pieces, member.image(), members)
 
     def installed_app(self, last_applied: int) -> Any:
         """The app state file of the snapshot that was installed, where nothing was applied since."""
@@ -82,10 +83,10 @@ class Snapshots:
         for peer in peers:
             if not self._out.may_begin(peer, now):
                 continue
-            source = self._out.usable(boundary)
+            source = self._out.usable(peer, boundary)
             if source is not None:
                 self._begin(peer, source, now)
-            elif not self._out.building:
+            elif not self._out.building and peer in self._member.state.nodes:
                 self._out.building = True
                 self._member.orders.build_snapshot = True
 
@@ -102,12 +103,12 @@ class Snapshots:
         else:
             self._send_piece(peer, source, 0, b"", now)  # only asks what is wanted
 
-    def built(self, index: int, term: int, total: int, has_app: bool, handle: Any, now: float) -> Any:
+    def built(self, capture: Capture, total: int, handle: Any) -> Any:
         """The snapshot that was ordered is written. Returns the handle of the one that it replaces, to be let go."""
         self._out.building = False
         if self._member.raft.leadership is None:
             return handle
-        old, self._out.source = self._out.source, Source(index, term, total, has_app, handle)
+        old, self._out.source = self._out.source, Source(capture, total, handle)
         self._member.orders.busy = True
         still_used = old is not None and any(t.source is old for t in self._out.running.values())
         if old is None:
