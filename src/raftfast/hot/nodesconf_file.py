@@ -148,11 +148,11 @@ class Reader:
 
     def _is_sound_crc_line(self, text: bytes, start: int) -> bool:
         found = _CRC_LINE.fullmatch(text)
-        return found is not None and int(found[1], 16) == self._crc_before(start) != 0
+        return found is not None and int(found[1], 16) == self._crc_before(start)
 
     def _is_sound_log_line(self, text: bytes) -> bool:
         found = _LOG_LINE.fullmatch(text)
-        return found is not None and int(found[1], 16) == self.crc64(found[2], 0) != 0
+        return found is not None and int(found[1], 16) == self.crc64(found[2], 0)
 
     def _crc_before(self, start: int) -> int:
         for first, end in (*self.gaps, (self.summed_from, start)):
@@ -294,9 +294,9 @@ def written(conf: NodesConf, crc64: Crc64, node_line: NodeLine, log_lines: LogLi
             if "myself" not in node.flags:
                 continue
             node = replace(node, flags=tuple(flag for flag in node.flags if flag not in _NOT_JOINED))
-        if node.primary_id is not None and "slave" in node.flags and (primary := by_id.get(node.primary_id)):
-            if primary.epoch != node.epoch:
-                node = replace(node, epoch=primary.epoch)
+        primary = by_id.get(node.primary_id) if node.primary_id is not None and "slave" in node.flags else None
+        if primary is not None and primary.epoch != node.epoch:
+            node = replace(node, epoch=primary.epoch)
         lines.append(node_line(node))
         check.add_node(node, 0)
     if conf.vars:
