@@ -101,8 +101,8 @@ class Barriers:
         if self.nothing_open:
             return
         self._waiting = self._live(self._waiting, now)
-        for number, batch in list(self._asked.items()):
-            self._asked[number] = self._live(batch, now)
+        asked = {number: self._live(batch, now) for number, batch in self._asked.items()}
+        self._asked = {number: batch for number, batch in asked.items() if batch}
         self._confirmed = [(index, self._live(batch, now)) for index, batch in self._confirmed]
 
     def _live(self, batch: list[_Waiting], now: float) -> list[_Waiting]:

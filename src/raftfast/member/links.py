@@ -49,11 +49,11 @@ class LinkInfo:
     """What is known of one link.
 
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
-    bound to, None before HELLO or HI. `cluster` is the token that came with it. `waits_since`: the oldest message of
-    ours that wants an answer; None: nothing does.
+    bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
+    lost its log. `waits_since`: the oldest message of ours that wants an answer; None: nothing does.
     """
 
-    __slots__ = ("cluster", "link", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits_since")
+    __slots__ = ("cluster", "link", "lost", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits_since")
 
     def __init__(self, link: int, outbound: bool, target: str | None, peer_ip: str, now: float) -> None:
         self.link = link
@@ -63,6 +63,7 @@ class LinkInfo:
         self.opened_at = now
         self.node_id: str | None = None
         self.cluster: str | None = None
+        self.lost = False
         self.waits_since: float | None = None
 
     @property

@@ -187,9 +187,7 @@ class Member:
         """Whether what the link brings of Raft is handled (PROTOCOL 9)."""
         node_id = info.node_id or ""
         if self.knows(node_id):
-            if self.is_voter(node_id) and info.cluster in _LOST_TOKENS:
-                return False
-            return node_id not in self._unserved_learners
+            return not info.lost and node_id not in self._unserved_learners
         if self.standing is Standing.JOINER:
             return info.cluster not in _LOST_TOKENS
         # No cluster id here: a file of a server that has none; then only who is known is served.
@@ -219,6 +217,8 @@ class Member:
         member = self.state.nodes.get(node_id)
         if member is not None and info.cluster in _LOST_TOKENS:
             if member.voter:
+                # Only what it says now counts: who was a joiner on an older link may be a voter by now.
+                info.lost = True
                 self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
             elif info.cluster == "-":
                 self._unserved_learners.add(node_id)
@@ -555,8 +555,6 @@ class Member:
             self.was_removed(self._now)
 
     def _on_raft(self, info: LinkInfo, message: Message) -> None:
-        if info.cluster in _LOST_TOKENS and isinstance(message, AppendEntriesAck):
-            info.cluster = self.cluster_id  # a joiner that follows us is of our cluster from now on
         self.raft.receive(info.node_id or "", message, self._now, info.link)
         self._follow_cluster_of(info)
 
