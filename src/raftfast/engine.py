@@ -267,7 +267,6 @@ class Engine:
             self.member.rewritten(rewrite.token, self.loop.time())
         else:
             self._compacting = False
-            self.turned.set()
         self._start_job()
 
     def _submit(self, worker: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
@@ -445,14 +444,12 @@ class Engine:
     async def settle(self) -> None:
         """Waits until the storage has nothing left to do. Returns at once where the node failed."""
         while (self._job_running or self._jobs or self._compacting) and not self._stopped:
-            await self.next_turn()
+            await self.turned.wait()
 
     async def next_turn(self) -> None:
-        """Waits for the end of the next turn, or of the node."""
-        turned = self.loop.create_task(self.turned.wait())
+        """Has a turn made, and waits for its end, or that of the node. Who only waits for a change awaits `turned`."""
         self.schedule()
-        await asyncio.wait((turned, self.failed), return_when=asyncio.FIRST_COMPLETED)
-        turned.cancel()
+        await self.turned.wait()
 
     def stop(self, error: Callable[[bool], Exception]) -> None:
         """No more turns; who waits is told `error(sent)`."""

@@ -187,8 +187,9 @@ class Node:
             engine.member.transfer(None, loop.time())
         except (Rejected, Dropped):
             return
+        engine.schedule()
         while raft.is_leader and loop.time() < deadline and not engine.failed.done():
-            await engine.next_turn()
+            await engine.turned.wait()
 
     async def _end(self, engine: Engine) -> None:
         if self._listener is not None:
@@ -200,13 +201,11 @@ class Node:
     async def wait_failed(self) -> None:
         """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
         engine = self._running()
-        while not self._closed:
-            await engine.next_turn()
-            if engine.failed.done():
-                error = engine.failed.exception()
-                if error is not None:
-                    raise error
-                return
+        while not self._closed and not engine.failed.done():
+            await engine.turned.wait()
+        error = engine.failed.exception() if engine.failed.done() else None
+        if error is not None:
+            raise error
 
     # ------------------------------------------------------------------ commands
 
@@ -381,9 +380,10 @@ class Node:
         raft, loop = engine.member.raft, engine.loop
         before = raft.current_term
         engine.member.transfer(to, loop.time())
+        engine.schedule()
         deadline = loop.time() + 3 * self.config.node_timeout
         while loop.time() < deadline:
-            await engine.next_turn()
+            await engine.turned.wait()
             self._running()
             if raft.current_term > before and raft.leader_id is not None:
                 return raft.leader_id
@@ -408,7 +408,7 @@ class Node:
                     raise
             deadline = engine.loop.time() + self.config.proposal_timeout
             while engine.member.raft.last_applied == applied and engine.loop.time() < deadline:
-                await engine.next_turn()
+                await engine.turned.wait()
                 self._running()
 
     # ------------------------------------------------------------------ what it knows
