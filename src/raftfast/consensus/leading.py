@@ -300,9 +300,9 @@ class Leadership:
             if progress.state is ProgressState.SNAPSHOT:
                 progress.probe_from(progress.next_index)
             if not self._send_entries(raft, update, peer, progress):
-                behind = raft.commit_index > progress.sent_commit
+                prev = progress.next_index - 1
+                behind = min(raft.commit_index, prev) > progress.sent_commit
                 if (due or behind) and progress.may_heartbeat():
-                    prev = progress.next_index - 1
                     self._send(raft, update, peer, progress, prev, raft.log.term_at(prev), (), ())
         self._pump_transfer(raft, update)
 

@@ -67,6 +67,7 @@ class Progress:
         self.sent_index = 0
         """Greatest prev + count, or last included index, that went out on this link."""
         self.sent_commit = 0
+        """Greatest commit index that what went out on this link can have told: no more than the message's own end."""
         self.unanswered = False
         """An AppendEntries went out on this link and none was answered since."""
         self.answered_link = False
@@ -127,7 +128,7 @@ class Progress:
     def sent(self, prev_index: int, count: int, nbytes: int, commit_index: int) -> None:
         """An AppendEntries went out."""
         self.unanswered = True
-        self.sent_commit = max(self.sent_commit, commit_index)
+        self.sent_commit = max(self.sent_commit, min(commit_index, prev_index + count))
         self.sent_index = max(self.sent_index, prev_index + count)
         if self.state is ProgressState.REPLICATE and count:
             self.next_index = prev_index + count + 1
