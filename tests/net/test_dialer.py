@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorder import CONFIG, HELLO, PATIENCE, Recorder, some_turns
+from recorder import CONFIG, HELLO, PATIENCE, Recorder, entries, some_turns
 
 from raftfast.config import Config
 from raftfast.errors import NodeClosed
 from raftfast.net import Dialer, Listener, listen
+from raftfast.net import link as link_module
 from raftfast.net.dialer import backoff_delay
 
 HOST = "127.0.0.1"
@@ -413,6 +414,27 @@ def test_a_closed_link_is_not_adopted(run: Any) -> None:
         assert not dialer.adopt(ours.opened[0], "n", HOST, listener.port)
         await dialer.close()
         await listener.close()
+
+    run(main())
+
+
+def test_close_waits_for_what_is_still_being_sent(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "LINGER", 0.05)
+
+    async def main() -> None:
+        ours = Recorder()
+        with silent_port() as port:
+            dialer = new_dialer(ours)
+            dialer.want({"n": port.getsockname()})
+            await ours.until(lambda: ours.opened)
+            await some_turns()  # a dial given up as it succeeds is cut instead
+            link = ours.opened[0]
+            assert link.send(entries(8000, 1000))
+            assert link.buffered, "the test needs bytes that wait"
+            dialer.want({})
+            await dialer.close()
+            assert ours.reasons() == ["no longer wanted"]
+            assert link._released.done(), "its socket is gone, though it was no target any more"
 
     run(main())
 
