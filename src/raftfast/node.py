@@ -16,7 +16,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
+from .cluster.entries import (
+    MAX_TERMLESS_BYTES,
+    AddVoter,
+    DelVoter,
+    Entry,
+    NodeForget,
+    NodeInfo,
+    SlotChange,
+    app_entry,
+)
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.snapshot import node_lines
@@ -24,7 +33,19 @@ from .cluster.state import ClusterState
 from .config import BUS_PORT_OFFSET, Config
 from .consensus import Standing
 from .engine import Engine, restore_state
-from .errors import Busy, ConfigError, Conflict, Dropped, Expired, NodeClosed, Rejected, SnapshotError, StorageError
+from .errors import (
+    Busy,
+    ConfigError,
+    Conflict,
+    Dropped,
+    Expired,
+    NodeClosed,
+    ParseError,
+    Rejected,
+    SnapshotError,
+    StorageError,
+)
+from .hot import nodesconf
 from .member import Event, Identity, Member, Origin
 from .member.proposals import Client
 from .net import Listener, listen
@@ -75,6 +96,10 @@ class Node:
         self._announce_bus_port = _port("announce_bus_port", announce_bus_port or 0)
         unspecified = host in ("", "0.0.0.0", "::")
         self._announce_ip = announce_ip if announce_ip is not None else ("" if unspecified else host)
+        try:
+            nodesconf.parse_address(nodesconf.format_address(self._address(self.bus_port)))
+        except ParseError as error:
+            raise ConfigError(f"{self._announce_ip!r} can't be announced: {error.reason}") from None
         self._state_machine = state_machine
         self._rng = random.Random(secrets.randbits(64))
         self._engine: Engine | None = None
@@ -135,7 +160,8 @@ class Node:
         loop = asyncio.get_running_loop()
         origin = self._origin(loaded, self._announce_bus_port or self.bus_port)
         member = Member(origin, self.config, self._rng, _new_id, self._state_machine, sessions, now=loop.time())
-        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._on_event)
+        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._tell)
+        engine.failed.add_done_callback(lambda _: self._tell(None))
         self._listener = await listen(self.host, self.bus_port, engine, self.config, stats=engine.dialer.stats)
         if self.bus_port == 0:
             self.bus_port = self._listener.port
@@ -152,8 +178,11 @@ class Node:
             raise engine.failed.exception() or NodeClosed("the node did not start")
         member.propose_own_address(loop.time())
 
+    def _address(self, bus_port: int) -> Address:
+        return Address(self._announce_ip, self._announce_port, bus_port, "", {"tls-port": "0"})
+
     def _origin(self, loaded: Loaded, bus_port: int) -> Origin:
-        address = Address(self._announce_ip, self._announce_port, bus_port, "", {"tls-port": "0"})
+        address = self._address(bus_port)
         if loaded.conf is None:
             return Origin.fresh(Identity(_new_id(), _new_id(), address))
         return Origin.of_file(loaded.conf, address)
@@ -195,8 +224,7 @@ class Node:
         if self._listener is not None:
             await self._listener.close()
         await engine.close()
-        for queue in self._subscribers:
-            queue.put_nowait(None)
+        self._tell(None)
 
     async def wait_failed(self) -> None:
         """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
@@ -243,8 +271,12 @@ class Node:
     async def propose_many(self, commands: Iterable[bytes], *, timeout: float | None = None) -> list[bytes | None]:
         """Proposes commands in their order, waiting for room where need be; returns their answers in that order.
 
-        The first error is raised, after all are decided: an error here says nothing of the other commands.
+        The first error is raised, after all are decided: an error here says nothing of the other commands. Where one
+        can't be proposed at all (TypeError, EntryError) none is.
         """
+        commands = list(commands)
+        for command in commands:
+            _check_command(command)
         futures: list[asyncio.Future[bytes | None]] = []
         try:
             async with asyncio.timeout(timeout):
@@ -258,7 +290,9 @@ class Node:
                 await asyncio.wait(futures) if futures else None
         finally:
             for future in futures:
-                if future.done() and not future.cancelled():
+                if not future.done():
+                    future.cancel()
+                elif not future.cancelled():
                     future.exception()
         return [future.result() for future in futures]
 
@@ -317,6 +351,7 @@ class Node:
     async def del_slots(self, slots: Iterable[int]) -> None:
         """Takes slots from whoever owns them. Raises Rejected where one has no owner; all of an owner or none."""
         bits = _slot_bits(slots)
+        self._running()
         free = ranges_of(bits & ~self._state().assigned_bits())
         if free:
             raise Rejected(f"Slot {free[0][0]} is already unassigned")
@@ -333,6 +368,7 @@ class Node:
 
     async def forget(self, node_id: str) -> None:
         """Takes a node out of the cluster; one that is not there is a success. Raises Rejected where it can't go."""
+        self._running()
         if node_id == self.node_id:
             raise Rejected("a node can't forget itself")
 
@@ -512,7 +548,10 @@ class Node:
                 yield LinkStatus(info.node_id, info.outbound, link.created_ms, link.writable, link.buffered, limit)
 
     async def events(self) -> AsyncIterator[Event]:
-        """What happens to the node from now on, until it is closed. Who falls behind misses the oldest events."""
+        """What happens to the node from the first step of the iteration on, until the node ends.
+
+        Who falls behind misses the oldest events.
+        """
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_KEPT)
         self._subscribers.add(queue)
         try:
@@ -524,7 +563,7 @@ class Node:
         finally:
             self._subscribers.discard(queue)
 
-    def _on_event(self, event: Event) -> None:
+    def _tell(self, event: Event | None) -> None:
         for queue in self._subscribers:
             if queue.full():
                 queue.get_nowait()
@@ -571,6 +610,7 @@ class Session:
 
         Raises Busy where the window is full, UnknownOutcome where the session was closed meanwhile, TimeoutError.
         """
+        _check_command(command)
         if not self._client.has_room(self._node.config.session_window):
             raise Busy(f"{self._node.config.session_window} commands of this session are outstanding")
         sequence = self._client.take_sequence()
@@ -612,6 +652,14 @@ def _closed(text: str, sent: bool) -> NodeClosed:
     error = NodeClosed(text)
     error.may_take_effect = sent
     return error
+
+
+def _check_command(command: bytes) -> None:
+    """Raises TypeError or EntryError for what can't be proposed, whatever is beside it."""
+    if not isinstance(command, bytes):
+        raise TypeError(f"a command is bytes, not {type(command).__name__}")
+    if len(command) > MAX_TERMLESS_BYTES // 4:
+        app_entry("0" * 40, (1 << 64) - 1, command)
 
 
 def _slot_bits(slots: Iterable[int]) -> int:
