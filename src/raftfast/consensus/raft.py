@@ -275,7 +275,7 @@ class Raft:
         self._linked.add(peer)
         if self.leadership is not None:
             self.leadership.link_up(peer)
-        elif self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and peer in self._voters and peer not in self._granted:
+        elif self._may_ask and peer in self._voters and peer not in self._granted:
             self._update.send.append(Send(peer, self._vote_request()))
 
     def link_down(self, peer: str) -> None:
@@ -583,10 +583,17 @@ class Raft:
     def _ask_for_votes(self) -> None:
         """Asks, again where need be, the voters that have not granted (PROTOCOL 4)."""
         self._ask_at = self._now + self.config.heartbeat_interval
-        if self.role is Role.CANDIDATE and self._durability.hard_state != self.hard_state:
+        if not self._may_ask:
             return
         for voter in sorted(self._voters.others(self.node_id) - self._granted):
             self._update.send.append(Send(voter, self._vote_request()))
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether a request for votes may leave: a candidate's own vote is durable first (PROTOCOL 4)."""
+        if self.role is Role.CANDIDATE:
+            return self._durability.hard_state == self.hard_state
+        return self.role is Role.PRE_CANDIDATE
 
     def _vote_request(self) -> Message:
         last_index, last_term = self.log.last_index, self.log.last_term
