@@ -225,6 +225,27 @@ def test_a_single_dial_is_not_repeated(run: Any) -> None:
     run(main())
 
 
+def test_a_single_dial_can_be_made_anew_as_its_end_is_told(run: Any) -> None:
+    async def main() -> None:
+        ours, theirs = Recorder(), Recorder()
+        listener = await open_port(theirs)
+        dialer = new_dialer(ours)
+        ours.on_failed = lambda key: dialer.dial_once(key, HOST, listener.port)
+        ours.on_closed = lambda link: dialer.dial_once("meet", HOST, listener.port)
+        dialer.dial_once("meet", HOST, await closed_port())
+        await ours.until(lambda: ours.opened)
+        ours.opened[0].close("again")
+        await ours.until(lambda: len(ours.opened) == 2)
+        assert ours.told == ["failed", "opened", "closed", "opened"]
+        with pytest.raises(ValueError, match="meet is dialled already"):
+            dialer.dial_once("meet", HOST, listener.port)
+        ours.on_closed = lambda link: None
+        await dialer.close()
+        await listener.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("host", "port", "reason"),
     [

@@ -118,7 +118,9 @@ class Dialer:
         **Raises** ValueError for a key that is wanted, being dialled or open; NodeClosed after `close`.
         """
         self._check_open()
-        if key in self._once or key in self._wanted:
+        before = self._once.get(key)
+        over = before is None or (before.link is not None and before.link.close_reason is not None)
+        if not over or key in self._wanted:
             raise ValueError(f"{key} is dialled already")
         self._once[key] = self._start(_Target(key, (host, port), kept=False))
 
@@ -182,7 +184,9 @@ class Dialer:
         while True:
             await self._dial(target)
             if not target.kept:
-                self._once.pop(target.key, None)
+                # its owner may have dialled anew already, as it was told
+                if self._once.get(target.key) is target:
+                    del self._once[target.key]
                 return
             delay = backoff_delay(target.failures, self._rng, *self._backoff)
             target.failures += 1
