@@ -97,8 +97,9 @@ class Proposals:
         self._add(Proposal(app_key(client.client_id, sequence), entry, token, now + self._config.proposal_timeout))
 
     def add_entry(self, entry: bytes, token: Any, now: float) -> None:
-        """A cluster entry. Raises Busy."""
-        self._room_for(len(entry))
+        """A cluster entry. Raises Busy where somebody waits for it; what the node wants by itself always has room."""
+        if token is not None:
+            self._room_for(len(entry))
         self._add(Proposal(entry, entry, token, now + self._config.proposal_timeout))
 
     def _add(self, proposal: Proposal) -> None:
