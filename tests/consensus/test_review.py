@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from raft_world import World
+from typing import Any
 
-from raftfast.messages import Role, VoteRequest
+from raft_world import Same, World
+
+from raftfast.config import Config
+from raftfast.consensus import Raft, Standing, Update
+from raftfast.messages import AppendEntries, AppendEntriesAck, Role, VoteRequest
+from raftfast.records import HardState
 
 
 def _votes_asked(world: World, sender: str) -> list[VoteRequest]:
@@ -24,3 +29,38 @@ def test_a_link_that_comes_up_brings_no_vote_request_before_the_own_vote_is_dura
     world.nodes["1"].disk.slow = False
     world.store("1")
     assert {f.to for f in world.bag if isinstance(f.message, VoteRequest)} == {"2", "3"}
+
+
+def follower(log_class: type, **kwargs: Any) -> Raft:
+    """One core, a follower in a cluster of three whose storage jobs come back when the test says so."""
+    raft = Raft(
+        "1",
+        kwargs.pop("log", None) or log_class(0, 0),
+        kwargs.pop("config", Config(node_timeout=1.0)),
+        Same(0.5),
+        standing=Standing.MEMBER,
+        hard_state=kwargs.pop("hard_state", HardState(1, None)),
+        voters=kwargs.pop("voters", "123"),
+        members=kwargs.pop("members", "123"),
+        now=0.0,
+    )
+    assert not kwargs
+    return raft
+
+
+def acks(update: Update) -> list[AppendEntriesAck]:
+    return [send.message for send in update.send if isinstance(send.message, AppendEntriesAck)]
+
+
+def test_an_acknowledgement_owed_in_an_earlier_term_is_not_sent_in_a_new_one(log_class: type) -> None:
+    """PROTOCOL 5.3: an answer whose term has passed is dropped. The same leader, elected again, must not get it."""
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (1,), (b"1 NOOP",), 1), 0.1, 7)
+    first = raft.take()
+    raft.receive("2", AppendEntries("2", 2, 1, 1, 0, (), (), 2), 0.2, 7)
+    second = raft.take()
+    assert second.hard_state == HardState(2, None)
+    raft.stored(first.ticket, 0.3)
+    assert acks(raft.take()) == []  # term 2 is not durable: nothing may speak of it
+    raft.stored(second.ticket, 0.4)
+    assert acks(raft.take()) == [AppendEntriesAck(2, True, 1, 0, 2)]

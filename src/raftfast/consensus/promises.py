@@ -75,9 +75,13 @@ class Promises:
             owed[link] = sender
         return [(sender, link) for link, sender in owed.items()]
 
+    def drop_owed(self) -> None:
+        """The term has passed in which acknowledgements were owed: they are dropped (PROTOCOL 5.3)."""
+        self._owed.clear()
+        self._owed_later.clear()
+
     def drop_all(self) -> None:
         """The node begins anew: nothing that it promised counts."""
         self._new.clear()
         self._held.clear()
-        self._owed.clear()
-        self._owed_later.clear()
+        self.drop_owed()

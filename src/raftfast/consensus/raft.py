@@ -520,6 +520,7 @@ class Raft:
         self.leader_id = None
         self.verified_index = 0
         self._leader_round = None
+        self._promises.drop_owed()
         if self.standing is not Standing.JOINER:
             self.role = Role.PRE_CANDIDATE if keeps_asking else Role.FOLLOWER
         self._granted.clear()
