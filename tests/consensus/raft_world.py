@@ -145,6 +145,7 @@ class World:
         self.trace: list[str] = []
         self.messages_shown = True
         self.together = False
+        self.may_stop = False
         self.stopped: list[str] = []
         self._last_link = 0
         self._snapshots: dict[bytes, State] = {}
@@ -322,6 +323,8 @@ class World:
             return
         state = self._snapshots[message.data]
         raft.install(message.last_included_index, message.last_included_term, state.voters, self.now, sender, link)
+        if state.index <= node.state.index:
+            raise Broken(f"{node.id} goes back from {node.state.index} to the state of {state.index}")
         node.state = state.copy()
         if raft.standing is Standing.JOINER:
             raft.join(self.now)
@@ -609,7 +612,7 @@ class World:
 
 
 class _Guard:
-    """A node whose core sees an invariant violated stops, and is seen to."""
+    """A node whose core sees an invariant violated stops, and is seen to; where no node may stop the test fails."""
 
     def __init__(self, world: World, node: Node) -> None:
         self.world, self.node = world, node
@@ -620,6 +623,8 @@ class _Guard:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         if not isinstance(error, InvariantViolation):
             return False
+        if not self.world.may_stop:
+            raise Broken(f"{self.node.id} stops: {error}") from error
         self.world.note(self.node, f"stops: {error}")
         self.world.stopped.append(self.node.id)
         self.world.crash(self.node.id)

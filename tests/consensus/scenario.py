@@ -60,7 +60,7 @@ class Scenario:
         """nodes 3 [trim_keep=8 …]: so many voters of an empty log, linked with each other"""
         trace = self.world.trace
         self.world = World(self._log_class, int(count), **{k: _number(v) for k, v in _pairs(knobs)})
-        self.world.trace = trace
+        self.world.trace, self.world.may_stop = trace, True
 
     def disk_image(self, node: str, *facts: str) -> None:
         """image 4 [terms=1,1,2] [term=2] [vote=1] [boundary=17/3] [voters=1,2] [standing=joiner]: starts it so"""
