@@ -6,23 +6,21 @@ rules out is looked for after every turn: a test that drives this world needs no
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
+from raft_disk import Broken, Disk, Job, State
+from raft_words import brief
+
 from raftfast.config import Config
-from raftfast.consensus import Installed, Raft, Standing
+from raftfast.consensus import Raft, Standing
 from raftfast.errors import InvariantViolation
 from raftfast.messages import AppendEntriesAck, InstallSnapshot, Message, Role, Vote, VoteRequest
 from raftfast.records import HardState
 
 STEP_MS = 10
 """Virtual time passes in steps of this size: far below T/2, so that nobody takes it for a pause."""
-
-
-class Broken(AssertionError):
-    """An invariant of Raft does not hold."""
 
 
 class Same:
@@ -33,75 +31,6 @@ class Same:
 
     def random(self) -> float:
         return self.share
-
-
-@dataclass
-class State:
-    """What a node has applied: the lines by index, and the voters and members that they gave."""
-
-    index: int = 0
-    term: int = 0
-    voters: frozenset[str] = frozenset()
-    members: frozenset[str] = frozenset()
-    lines: dict[int, bytes] = field(default_factory=dict)
-
-    def copy(self) -> State:
-        return replace(self, lines=dict(self.lines))
-
-    def apply(self, index: int, line: bytes) -> None:
-        self.index, self.term, self.lines[index] = index, int(line.split(b" ")[0]), line
-        parts = line.decode().split(" ")
-        if parts[1] in ("ADD_VOTER", "NODE_JOIN"):
-            self.members |= {parts[2]}
-        if parts[1] == "ADD_VOTER" or (parts[1] == "NODE_JOIN" and parts[-1] == "voter"):
-            self.voters |= {parts[2]}
-        if parts[1] == "DEL_VOTER":
-            self.voters -= {parts[2]}
-        if parts[1] == "NODE_FORGET":
-            self.members -= {parts[2]}
-
-
-@dataclass
-class Job:
-    """One storage job, as it was handed over."""
-
-    ticket: int
-    hard_state: HardState | None
-    snapshot: Installed | None
-    state: State | None
-    truncate_from: int | None
-    first: int
-    entries: list[bytes]
-
-
-@dataclass
-class Disk:
-    """A node's durable image, and the jobs that are not done yet."""
-
-    hard_state: HardState
-    state: State
-    lines: list[bytes] = field(default_factory=list)
-    jobs: deque[Job] = field(default_factory=deque)
-    slow: bool = False
-
-    @property
-    def last_index(self) -> int:
-        return self.state.index + len(self.lines)
-
-    def carry_out(self, job: Job) -> None:
-        """In the order that `Update` gives; a job that leaves a gap in the file is a fault of who handed it over."""
-        if job.snapshot is not None and job.state is not None:
-            kept = job.snapshot.keep_above
-            self.lines = [] if kept is None else self.lines[max(0, kept - self.state.index) :]
-            self.state = job.state
-        if job.hard_state is not None:
-            self.hard_state = job.hard_state
-        if job.truncate_from is not None:
-            self.lines = self.lines[: max(0, job.truncate_from - self.state.index - 1)]
-        if job.entries:
-            if job.first != self.last_index + 1:
-                raise Broken(f"the file ends at {self.last_index} and is given {job.first}")
-            self.lines += job.entries
 
 
 class Node:
@@ -629,33 +558,3 @@ class _Guard:
         self.world.stopped.append(self.node.id)
         self.world.crash(self.node.id)
         return True
-
-
-def brief(message: Message) -> str:
-    """A message in a few words."""
-    words = [type(message).__name__, f"term={getattr(message, 'term', '-')}"]
-    if hasattr(message, "prev_log_index"):
-        words += [f"prev={message.prev_log_index}/{message.prev_log_term}", f"commit={message.leader_commit}"]
-    if hasattr(message, "last_log_index"):
-        words.append(f"last={message.last_log_index}/{message.last_log_term}")
-    if hasattr(message, "last_included_index"):
-        words.append(f"last={message.last_included_index}/{message.last_included_term}")
-    if hasattr(message, "granted"):
-        words.append("granted" if message.granted else "denied")
-    if isinstance(message, AppendEntriesAck):
-        words.append(f"{'ok index' if message.success else 'no hint'}={message.index}")
-    if getattr(message, "round", None) is not None:
-        words.append(f"round={message.round}")
-    if getattr(message, "transfer", False):
-        words.append("transfer")
-    lines = getattr(message, "lines", ())
-    if len(lines) > 4:
-        words.append(f"{short(lines[0])} .. {short(lines[-1])} ({len(lines)} entries)")
-    elif lines:
-        words.append(", ".join(map(short, lines)))
-    return " ".join(words)
-
-
-def short(line: bytes) -> str:
-    """An entry's line without the words that all commands share."""
-    return line.decode().replace(" APP - ", " ")

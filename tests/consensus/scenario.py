@@ -11,7 +11,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from raft_world import Broken, World, short
+from raft_disk import Broken
+from raft_words import short
+from raft_world import World
 
 from raftfast import messages
 from raftfast.consensus import Standing

@@ -64,3 +64,47 @@ def test_an_acknowledgement_owed_in_an_earlier_term_is_not_sent_in_a_new_one(log
     assert acks(raft.take()) == []  # term 2 is not durable: nothing may speak of it
     raft.stored(second.ticket, 0.4)
     assert acks(raft.take()) == [AppendEntriesAck(2, True, 1, 0, 2)]
+
+
+def lost_log_world(log_class: type) -> World:
+    """Node 1 leads 1, 2 and 3 with a disk that hangs; 3 is cut off; 2 acknowledged entry 2 and then lost its disk.
+
+    A read was asked for, and its round is answered by nobody but by 2 as it comes back, 800 ms later.
+    """
+    world = World(log_class, 3)
+    world.elect("1")
+    world.isolate("3")
+    world.nodes["1"].disk.slow = True
+    assert world.propose("1", "a") == 2
+    world.stabilize()
+    world.crash("2")
+    world.put("2", voters=["1", "2", "3"])
+    world["1"].barrier("token", world.now)
+    world.turn(world.nodes["1"])
+    world.pass_time(800, only=["1"])
+    world.boot("2")
+    world.stabilize()
+    assert world["1"].leadership is not None
+    assert world["1"].leadership.peers["2"].lost_log
+    return world
+
+
+def test_the_copy_of_a_member_that_lost_its_log_counts_for_no_commit(log_class: type) -> None:
+    """PROTOCOL 5.3: it is not served; what it once acknowledged is not on its disk any more."""
+    world = lost_log_world(log_class)
+    world.store("1")
+    assert world["1"].durable_index == 2
+    assert world["1"].commit_index == 1  # the leader has the only copy
+
+
+def test_the_answer_of_a_member_that_lost_its_log_confirms_no_read(log_class: type) -> None:
+    """What it answered in this term is as lost as its log."""
+    world = lost_log_world(log_class)
+    assert not [line for line in world.trace if "token may be served" in line]
+
+
+def test_the_answer_of_a_member_that_lost_its_log_keeps_no_leader(log_class: type) -> None:
+    """A leader without answers of a majority that it can count on steps down after T."""
+    world = lost_log_world(log_class)
+    world.pass_time(300, only=["1"])
+    assert not world["1"].is_leader

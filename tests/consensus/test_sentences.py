@@ -1,16 +1,14 @@
 """The rules of the dissertation's figures 3.1 (Raft) and 5.3 (InstallSnapshot), one named test each, in our words.
 
 Where PROTOCOL.md orders something stricter than a figure the test holds the stricter form, and says so. The pieces of
-a snapshot (figure 5.3, rules 2 to 4) are put together outside the core: tests/member.
+a snapshot (figure 5.3, rules 2 to 4) are put together outside the core. That each test fails without its rule is shown
+in `test_sentences_taken_out.py`.
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
-
 import pytest
-from mutants import Mutant, expect_failure, mutant
+from raft_steps import append, ask, behind, led, lines, messages
 from raft_world import World
 
 from raftfast.consensus import ProgressState
@@ -18,48 +16,11 @@ from raftfast.messages import (
     AppendEntries,
     AppendEntriesAck,
     InstallSnapshot,
-    Message,
     PreVoteRequest,
     Role,
     Vote,
     VoteRequest,
 )
-
-# ---------------------------------------------------------------------- what the tests say often
-
-
-def led(log_class: type, count: int = 3, **knobs: float) -> World:
-    """A cluster that node 1 leads in term 1, its NOOP committed everywhere, heard for 300 ms."""
-    world = World(log_class, count, **knobs)
-    world.elect("1")
-    world.pass_time(300, deliver=True)
-    return world
-
-
-def append(prev: tuple[int, int], commit: int, *lines: bytes, term: int = 1, sender: str = "1") -> AppendEntries:
-    terms = [int(line.split(b" ")[0]) for line in lines]
-    return AppendEntries(sender, term, *prev, commit, tuple(terms), tuple(lines), 1)
-
-
-def ask(world: World, sender: str, to: str, message: Message) -> list[Message]:
-    """Hands over one message; what the receiver sends back to the sender, taken off the bag."""
-    before = len(world.under_way(to, sender))
-    world.send(sender, to, message)
-    world.deliver(sender, to, last=True)
-    answers = world.under_way(to, sender)[before:]
-    world.bag = [flight for flight in world.bag if flight not in answers]
-    return [flight.message for flight in answers]
-
-
-def messages(world: World, sender: str, to: str) -> list[Message]:
-    return [flight.message for flight in world.under_way(sender, to)]
-
-
-def lines(world: World, node: str) -> list[bytes]:
-    log = world[node].log
-    found: list[bytes] = log.lines(log.first_index, log.last_index + 1)
-    return found
-
 
 # ---------------------------------------------------------------------- figure 3.1, State
 
@@ -408,19 +369,6 @@ def test_leaders_commit_by_counting_entries_of_their_own_term_only(log_class: ty
 # ---------------------------------------------------------------------- figure 5.3, InstallSnapshot
 
 
-def behind(log_class: type, terms: list[int] | None = None) -> World:
-    """Node 1 leads and has compacted its log up to 9; node 3 has a log of its own, and needs a snapshot."""
-    world = led(log_class)
-    world.crash("3")
-    world.propose("1", *"abcdefgh")
-    world.stabilize()
-    world["1"].log.trim_to(9)
-    world.put("3", voters="123", terms=terms or [])
-    world.boot("3")
-    world.stabilize()
-    return world
-
-
 def test_install_1_a_lower_term_is_refused(log_class: type) -> None:
     world = behind(log_class)
     world.snapshot("1", "3")
@@ -497,264 +445,3 @@ def test_install_answers_only_when_all_of_it_is_stable(log_class: type) -> None:
     assert messages(world, "3", "1") == []
     world.store("3")
     assert messages(world, "3", "1")[-1].index == 9  # type: ignore[attr-defined]
-
-
-# ---------------------------------------------------------------------- each rule, taken out
-
-MERGE = "first, dropped = self.log.merge(prev, message.terms, message.lines, self.commit_index)"
-
-CASES = [
-    mutant(
-        "a vote leaves before it is durable",
-        test_term_and_vote_are_stable_before_a_vote_is_answered,
-        (
-            "promises",
-            "            if promised:\n                self._held",
-            "            if False:\n                self._held",
-        ),
-    ),
-    mutant(
-        "an acknowledgement leaves before the entries are durable",
-        test_entries_are_stable_before_they_are_acknowledged,
-        (
-            "raft",
-            "index = min(self.verified_index, self._durability.index)\n",
-            "index = self.verified_index\n",
-        ),
-        ("promises", "            if ticket:\n", "            if False:\n"),
-    ),
-    mutant(
-        "the commit index is the last index at start",
-        test_the_commit_index_begins_at_what_is_known_applied_and_only_grows,
-        ("raft", "self.commit_index = log.boundary_index", "self.commit_index = log.last_index"),
-    ),
-    mutant(
-        "the commit index follows the leader's back",
-        test_the_commit_index_begins_at_what_is_known_applied_and_only_grows,
-        ("raft", "max(self.commit_index, min(message.leader_commit, end))", "min(message.leader_commit, end)"),
-    ),
-    mutant(
-        "a new leader begins at the first index",
-        test_a_new_leader_has_next_index_behind_its_last_and_match_index_zero,
-        ("raft", "self.leadership.follow(others, self.log.last_index + 1,", "self.leadership.follow(others, 1,"),
-    ),
-    mutant(
-        "an older term's entries are taken",
-        test_append_1_a_lower_term_is_refused_with_ours,
-        ("raft", "        if term < self.current_term:\n", "        if False:\n"),
-    ),
-    mutant(
-        "the previous entry is not looked at",
-        test_append_2_without_the_previous_entry_it_is_refused,
-        (
-            "raft",
-            "not self.log.matches(prev, message.prev_log_term)",
-            "prev > self.log.last_index",
-        ),
-    ),
-    mutant(
-        "the file is not cut where the log is",
-        test_append_3_a_conflicting_entry_goes_with_all_that_follow,
-        ("raft", "self._update.truncate_from = index\n", "pass\n"),
-    ),
-    mutant(
-        "all behind prev is dropped",
-        test_append_3_only_a_conflict_truncates,
-        ("raft", MERGE, f"self.log.truncate_from(prev + 1); self._truncated_from(prev + 1); {MERGE}"),
-    ),
-    mutant(
-        "the commit index may be our last",
-        test_append_5_the_commit_index_is_the_leaders_up_to_the_last_entry_of_the_message,
-        ("raft", "min(message.leader_commit, end)", "min(message.leader_commit, self.log.last_index)"),
-    ),
-    mutant(
-        "an older term's candidate gets a vote",
-        test_vote_1_a_lower_term_is_refused_with_ours,
-        (
-            "raft",
-            "            not refused\n            and message.term == self.current_term",
-            "            not refused",
-        ),
-    ),
-    mutant(
-        "everybody gets a vote in a term",
-        test_vote_2_one_vote_a_term,
-        ("raft", "self.voted_for in (None, sender)", "True"),
-    ),
-    mutant(
-        "the longer log is the better one",
-        test_vote_2_only_for_an_up_to_date_log,
-        (
-            "raft",
-            "return (last_term, last_index) < (self.log.last_term, self.log.last_index)",
-            "return last_index < self.log.last_index",
-        ),
-    ),
-    mutant(
-        "a log of our last term is up to date",
-        test_vote_2_only_for_an_up_to_date_log,
-        (
-            "raft",
-            "return (last_term, last_index) < (self.log.last_term, self.log.last_index)",
-            "return last_term < self.log.last_term - 1",
-        ),
-    ),
-    mutant(
-        "a higher term in an answer is not taken",
-        test_all_servers_a_higher_term_makes_a_follower_of_it,
-        (
-            "raft",
-            "if term <= self.current_term or self.standing is not",
-            "if True or self.standing is not",
-        ),
-    ),
-    mutant(
-        "nobody stands",
-        test_followers_who_hears_no_leader_for_an_election_timeout_stands,
-        ("raft", "elif now >= self._deadline and self.may_stand:", "elif False:"),
-    ),
-    mutant(
-        "an append does not restart the election timeout",
-        test_followers_appends_of_the_leader_and_granted_votes_restart_the_timeout,
-        (
-            "raft",
-            "        self._contact = self._now\n        self._deadline = self._now + self._election_timeout()\n        return True",
-            "        self._contact = self._now\n        return True",
-        ),
-    ),
-    mutant(
-        "a granted vote does not restart the election timeout",
-        test_followers_appends_of_the_leader_and_granted_votes_restart_the_timeout,
-        (
-            "raft",
-            "            self.leader_id = None\n            self._deadline = self._now + self._election_timeout()\n        self._promise",
-            "            self.leader_id = None\n        self._promise",
-        ),
-    ),
-    mutant(
-        "a refused vote restarts the election timeout",
-        test_followers_a_refused_vote_does_not_restart_the_timeout,
-        (
-            "raft",
-            "        self._promise(sender, Vote(self.current_term, granted), link)",
-            "        self._deadline = self._now + self._election_timeout()\n"
-            "        self._promise(sender, Vote(self.current_term, granted), link)",
-        ),
-    ),
-    mutant(
-        "a candidate does not vote for itself",
-        test_candidates_a_new_term_a_vote_for_itself_and_requests_to_all,
-        (
-            "raft",
-            "        self.role = Role.CANDIDATE\n        self.voted_for = self.node_id\n",
-            "        self.role = Role.CANDIDATE\n",
-        ),
-    ),
-    mutant(
-        "half is a majority",
-        test_candidates_a_majority_makes_a_leader,
-        ("quorum", "return 2 * len(voters & yes) > len(voters)", "return 2 * len(voters & yes) + 1 >= len(voters)"),
-    ),
-    mutant(
-        "a candidate does not yield to its term's leader",
-        test_candidates_an_append_of_the_terms_leader_makes_a_follower,
-        (
-            "raft",
-            "        if self.standing is Standing.MEMBER:\n            self.role = Role.FOLLOWER\n        self.leader_id = sender",
-            "        self.leader_id = sender",
-        ),
-    ),
-    mutant(
-        "no heartbeats",
-        test_leaders_assert_themselves_at_once_and_in_every_idle_period,
-        ("raft", "        if now >= leadership.heartbeat_at:\n", "        if False:\n"),
-    ),
-    mutant(
-        "no NOOP",
-        test_leaders_assert_themselves_at_once_and_in_every_idle_period,
-        ("raft", '            self._append([b"NOOP"])\n', "            pass\n"),
-    ),
-    mutant(
-        "a command is committed as it is appended",
-        test_leaders_append_commands_and_report_them_when_committed,
-        (
-            "leading",
-            "return int(majority_value(voters, values, 0))",
-            "return own_durable",
-        ),
-    ),
-    mutant(
-        "match does not move",
-        test_leaders_a_success_moves_match_and_next,
-        ("progress", "            self.match_index = index\n", "            pass\n"),
-    ),
-    mutant(
-        "a refusal does not move next back",
-        test_leaders_a_mismatch_moves_next_back_and_is_tried_again,
-        ("leading", "        if hint + 1 < progress.next_index:\n", "        if False:\n"),
-    ),
-    mutant(
-        "half of the copies commit",
-        test_leaders_commit_what_a_majority_has,
-        ("quorum", "return reached[len(reached) // 2]", "return reached[(len(reached) - 1) // 2 - 1]"),
-    ),
-    mutant(
-        "entries of older terms are committed by counting",
-        test_leaders_commit_by_counting_entries_of_their_own_term_only,
-        (
-            "raft",
-            "if index <= self.commit_index or self.log.term_at(index) != self.current_term:",
-            "if index <= self.commit_index:",
-        ),
-    ),
-    mutant(
-        "a stale snapshot is installed",
-        test_install_5_an_older_one_than_ours_changes_nothing,
-        ("raft", "return last_included_index <= self.commit_index", "return False"),
-        ("raft", "        if index <= self.last_applied:\n            raise", "        if False:\n            raise"),
-    ),
-    mutant(
-        "an install drops what follows",
-        test_install_6_what_follows_the_last_included_entry_stays,
-        ("raft", "        if self.log.matches(index, term):\n", "        if False:\n"),
-    ),
-    mutant(
-        "an install keeps a tail that conflicts",
-        test_install_7_otherwise_the_whole_log_goes,
-        ("raft", "        if self.log.matches(index, term):\n", "        if index <= self.log.last_index:\n"),
-    ),
-    mutant(
-        "an install keeps the old voters",
-        test_install_8_state_and_configuration_are_the_snapshots,
-        ("raft", "        self._voters = VoterHistory(voters)\n        for tail_index", "        for tail_index"),
-    ),
-    mutant(
-        "an install is answered before it is durable",
-        test_install_answers_only_when_all_of_it_is_stable,
-        ("promises", "            if ticket:\n", "            if False:\n"),
-    ),
-]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_without_its_rule_a_test_fails(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    expect_failure(case, monkeypatch)
-
-
-def test_every_sentence_has_a_mutant_or_a_reason() -> None:
-    """A rule that no mutant takes out is named here with the rule whose mutant covers it."""
-    covered = {case.values[0].test.__name__ for case in CASES}  # type: ignore[attr-defined]
-    elsewhere = {
-        "test_append_4_entries_not_held_are_appended_once",  # `RaftLog.merge`: tests/hot
-        "test_vote_2_only_for_a_log_as_up_to_date_as_ours",  # the table of the one below it
-        "test_all_servers_what_is_committed_is_applied_in_order",  # who applies is not the core
-        "test_candidates_a_timeout_begins_a_new_election",  # "nobody stands"
-        "test_leaders_send_what_stands_at_next_index_and_after",  # "a refusal does not move next back"
-        "test_install_1_a_lower_term_is_refused",  # one piece of code with append 1
-    }
-    named = {
-        name
-        for name, value in vars(sys.modules[__name__]).items()
-        if name.startswith("test_") and "log_class" in inspect.signature(value).parameters
-    }
-    assert named - covered == elsewhere
