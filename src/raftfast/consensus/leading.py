@@ -113,6 +113,7 @@ class Leadership:
         progress = self.peers.get(peer)
         return (
             progress is not None
+            and not progress.lost_log
             and progress.heard_at is not None
             and now - progress.heard_at <= self._config.node_timeout
         )
@@ -177,13 +178,15 @@ class Leadership:
 
     def majority_match(self, voters: Set[str], own_durable: int) -> int:
         """The highest index that is durable on a majority of `voters`; our own copy counts by our own disk."""
-        values: dict[str, float] = {peer: progress.match_index for peer, progress in self.peers.items()}
+        values: dict[str, float] = {
+            peer: progress.match_index for peer, progress in self.peers.items() if not progress.lost_log
+        }
         values[self._node_id] = own_durable
         return int(majority_value(voters, values, 0))
 
     def quorum_fresh_since(self, voters: Set[str], now: float) -> float:
         """The moment since which a majority of `voters` has answered; by the sending of what they answered."""
-        values = {peer: progress.fresh_at for peer, progress in self.peers.items()}
+        values = {peer: progress.fresh_at for peer, progress in self.peers.items() if not progress.lost_log}
         values[self._node_id] = now
         return majority_value(voters, values, self._elected_at)
 
@@ -206,7 +209,9 @@ class Leadership:
 
     def with_round(self, number: int) -> frozenset[str]:
         """The members that answered with this round or a later one."""
-        return frozenset(peer for peer, progress in self.peers.items() if progress.acked_round >= number)
+        return frozenset(
+            peer for peer, progress in self.peers.items() if progress.acked_round >= number and not progress.lost_log
+        )
 
     def heartbeat(self, now: float, commit_index: int) -> None:
         """A heartbeat is due: the next turn sends something to everybody."""
