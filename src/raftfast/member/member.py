@@ -105,6 +105,7 @@ class Member:
         self._when_stored: list[tuple[int, int, Message]] = []
         self._rewrite_tokens: dict[int, tuple[Any, Any]] = {}
         self._rewrite_count = 0
+        self._covered_rewrites: list[tuple[int, int]] = []
         self._seen_leader: tuple[int, str | None] = (0, None)
         self._closed = False
         log = hot_log.RaftLog(origin.last_applied, origin.snapshot_term)
@@ -271,6 +272,8 @@ class Member:
         """The storage job of `ticket` is durable."""
         self._enter(now)
         self.raft.stored(ticket, now)
+        while self._covered_rewrites and self._covered_rewrites[0][0] <= ticket:
+            self.rewritten(self._covered_rewrites.pop(0)[1], now)
         waiting, self._when_stored = self._when_stored, []
         for needed, link, message in waiting:
             if needed <= ticket:
@@ -690,6 +693,9 @@ class Member:
         if update.snapshot is not None:
             image = self.image(reset=update.snapshot.index == 0)
             keep_above = update.snapshot.keep_above
+            # This image is newer than those of the turn's rewrites, and must not be overwritten by one of them.
+            self._covered_rewrites += [(update.ticket, rewrite.token) for rewrite in self.orders.rewrites]
+            self.orders.rewrites.clear()
         self.orders.store = StoreJob(
             update.ticket, image, keep_above, update.hard_state, update.truncate_from, update.store_from, lines
         )

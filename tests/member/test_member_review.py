@@ -1,0 +1,38 @@
+"""Executions found by reading the member against PROTOCOL: each was wrong once."""
+
+from __future__ import annotations
+
+from wiring import Wiring
+
+from raftfast.cluster.entries import SlotChange
+from raftfast.consensus import Standing
+from raftfast.member import Origin
+from raftfast.messages import Meet
+
+
+def test_three_members_form_a_cluster_and_apply_the_same() -> None:
+    world = Wiring("abc")
+    world.form("abc")
+    token = world["b"].propose(b"x")
+    world.until(lambda: token.answered)
+    assert token.ok and token.result == b"1"
+    world.run(0.5)
+    assert [host.machine.applied for host in world.hosts.values()] == [[b"x"]] * 3
+
+
+def test_a_step_down_is_not_overwritten_by_a_rewrite_of_the_same_turn() -> None:
+    """PROTOCOL 8: `joining 1` is durable before ADD_ME leaves, whatever else the singleton stored in that turn."""
+    world = Wiring("ab")
+    world.settle()
+    a, b = world["a"], world["b"]
+    world.held = lambda sender, to, message: isinstance(message, Meet)
+    a.meet(b)
+    world.settle()
+    slots = b.entry(SlotChange(None, 0, b.id, 0, ((0, 9),)))
+    (link, meet), *_ = world.kept
+    b.member.link_messages(world.ends[link].other, [meet], world.now)
+    assert b.member.standing is Standing.JOINER
+    while b.turn():
+        b.do_jobs()
+    assert b.disk.image.joining and slots.ok
+    assert Origin.of_file(b.disk.conf(), b.address).claimed_slots == ((0, 9),)
