@@ -10,22 +10,13 @@ import hashlib
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from .cluster.entries import (
-    MAX_TERMLESS_BYTES,
-    AddVoter,
-    DelVoter,
-    Entry,
-    NodeForget,
-    NodeInfo,
-    SlotChange,
-    app_entry,
-)
+from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.snapshot import node_lines
@@ -38,7 +29,6 @@ from .errors import (
     ConfigError,
     Conflict,
     Dropped,
-    Expired,
     NodeClosed,
     ParseError,
     Rejected,
@@ -47,9 +37,9 @@ from .errors import (
 )
 from .hot import nodesconf
 from .member import Event, Identity, Member, Origin
-from .member.proposals import Client
 from .net import Listener, listen
 from .records import SLOTS, Address, NodeRecord
+from .session import Session, check_command
 from .statemachine import StateMachine
 from .status import LinkStatus, PeerStatus, Status
 from .storage import Loaded, Storage
@@ -276,7 +266,7 @@ class Node:
         """
         commands = list(commands)
         for command in commands:
-            _check_command(command)
+            check_command(command)
         futures: list[asyncio.Future[bytes | None]] = []
         try:
             async with asyncio.timeout(timeout):
@@ -298,7 +288,7 @@ class Node:
 
     def session(self) -> Session:
         """A session: commands proposed in it are applied exactly once, through retries and leader changes."""
-        return Session(self)
+        return Session(self._running, self.config.session_window, _new_id())
 
     async def barrier(self) -> None:
         """After it, local reads see everything that was committed before the call (ReadIndex, PROTOCOL 5.6).
@@ -586,57 +576,6 @@ class Node:
         return self._member().state
 
 
-class Session:
-    """A session of a node: each command is applied exactly once, whatever is sent again (PROTOCOL 6.3).
-
-    A context manager; it is opened in the log. Commands may be outstanding side by side, up to the session's window.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._client = Client(_new_id())
-
-    async def __aenter__(self) -> Self:
-        await self._decide(0, b"")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is sent: a session that is used no more is closed when the table needs its place."""
-
-    async def propose(self, command: bytes, *, timeout: float | None = None) -> bytes | None:
-        """Proposes a command, again and again until it is decided, and returns the state machine's answer.
-
-        Raises Busy where the window is full, UnknownOutcome where the session was closed meanwhile, TimeoutError.
-        """
-        _check_command(command)
-        if not self._client.has_room(self._node.config.session_window):
-            raise Busy(f"{self._node.config.session_window} commands of this session are outstanding")
-        sequence = self._client.take_sequence()
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._decide(sequence, command)
-        finally:
-            self._client.done(sequence)
-
-    async def propose_many(self, commands: Sequence[bytes]) -> list[bytes | None]:
-        """Proposes commands side by side; returns their answers in order."""
-        calls: list[Awaitable[bytes | None]] = [self.propose(command) for command in commands]
-        return list(await asyncio.gather(*calls))
-
-    async def _decide(self, sequence: int, command: bytes) -> bytes | None:
-        while True:
-            engine = self._node._running()
-            future: asyncio.Future[bytes | None] = engine.loop.create_future()
-            engine.member.propose_in_session(self._client, sequence, command, future, engine.loop.time())
-            engine.schedule()
-            try:
-                return await future
-            except (Expired, Dropped):
-                continue  # the same sequence again is the same command again
-
-
 def _new_id() -> str:
     """40 hex digits from the operating system's random source."""
     return secrets.token_hex(20)
@@ -652,14 +591,6 @@ def _closed(text: str, sent: bool) -> NodeClosed:
     error = NodeClosed(text)
     error.may_take_effect = sent
     return error
-
-
-def _check_command(command: bytes) -> None:
-    """Raises TypeError or EntryError for what can't be proposed, whatever is beside it."""
-    if not isinstance(command, bytes):
-        raise TypeError(f"a command is bytes, not {type(command).__name__}")
-    if len(command) > MAX_TERMLESS_BYTES // 4:
-        app_entry("0" * 40, (1 << 64) - 1, command)
 
 
 def _slot_bits(slots: Iterable[int]) -> int:

@@ -367,7 +367,7 @@ def test_nobody_is_left_waiting_by_a_close(run, tmp_path: Path) -> None:
             ]
             await asyncio.sleep(0)
             await leader.close()
-            done, left = await asyncio.wait(waiting, timeout=10)
+            _, left = await asyncio.wait(waiting, timeout=10)
             assert not left
             errors = [task.exception() for task in waiting]
             assert all(isinstance(error, NodeClosed) for error in errors[:-1]), errors

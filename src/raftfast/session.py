@@ -1,0 +1,113 @@
+"""Sessions: commands that are applied exactly once, whatever is sent again.
+
+Floor 4, a part of the node. What makes it exactly once is the table in the replicated state; this file only numbers
+commands and repeats what was not decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from .cluster.entries import MAX_TERMLESS_BYTES, app_entry
+from .engine import Engine
+from .errors import Busy, Dropped, Expired
+from .member.proposals import Client
+
+__all__ = ["Session", "check_command"]
+
+
+def check_command(command: bytes) -> None:
+    """Raises TypeError or EntryError for what can't be proposed, whatever is beside it."""
+    if not isinstance(command, bytes):
+        raise TypeError(f"a command is bytes, not {type(command).__name__}")
+    if len(command) > MAX_TERMLESS_BYTES // 4:
+        app_entry("0" * 40, (1 << 64) - 1, command)
+
+
+class Session:
+    """A session of a node: each command is applied exactly once, whatever is sent again (PROTOCOL 6.3).
+
+    Made by `Node.session()`. A context manager; it is opened in the log. Commands may be outstanding side by side, up
+    to the session's window.
+    """
+
+    def __init__(self, running: Callable[[], Engine], window: int, client_id: str) -> None:
+        """`running` gives the node's engine, or raises NodeClosed."""
+        self._running = running
+        self._window = window
+        self._client = Client(client_id)
+        self._room = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._decide(0, b"", wait=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is sent: a session that is used no more is closed when the table needs its place."""
+
+    async def propose(self, command: bytes, *, timeout: float | None = None, wait: bool = False) -> bytes | None:
+        """Proposes a command, again and again until it is decided, and returns the state machine's answer.
+
+        `timeout` (seconds) gives up waiting with TimeoutError. `wait`: where too much is outstanding, in the session
+        or in the node, wait for room in place of `Busy`. Raises UnknownOutcome where the session was closed meanwhile.
+        """
+        check_command(command)
+        async with asyncio.timeout(timeout):
+            sequence = await self._take_sequence(wait)
+            return await self._numbered(sequence, command, wait)
+
+    async def propose_many(self, commands: Iterable[bytes], *, timeout: float | None = None) -> list[bytes | None]:
+        """Proposes commands side by side, waiting for room where need be; returns their answers in order.
+
+        The first error is raised, after all are decided. Where one can't be proposed at all (TypeError, EntryError)
+        none is.
+        """
+        commands = list(commands)
+        for command in commands:
+            check_command(command)
+        calls: list[asyncio.Task[bytes | None]] = []
+        try:
+            async with asyncio.timeout(timeout):
+                for command in commands:
+                    sequence = await self._take_sequence(wait=True)
+                    calls.append(asyncio.ensure_future(self._numbered(sequence, command, wait=True)))
+                await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            for call in calls:
+                call.cancel()
+        return [call.result() for call in calls]
+
+    async def _take_sequence(self, wait: bool) -> int:
+        while not self._client.has_room(self._window):
+            if not wait:
+                raise Busy(f"{self._window} commands of this session are outstanding")
+            await self._room.wait()
+        return self._client.take_sequence()
+
+    async def _numbered(self, sequence: int, command: bytes, wait: bool) -> bytes | None:
+        try:
+            return await self._decide(sequence, command, wait)
+        finally:
+            self._client.done(sequence)
+            self._room.set()
+            self._room.clear()
+
+    async def _decide(self, sequence: int, command: bytes, wait: bool) -> bytes | None:
+        while True:
+            engine = self._running()
+            future: asyncio.Future[bytes | None] = engine.loop.create_future()
+            try:
+                engine.member.propose_in_session(self._client, sequence, command, future, engine.loop.time())
+                engine.schedule()
+                return await future
+            except Busy:
+                if not wait:
+                    raise
+                await engine.room.wait()
+            except (Expired, Dropped):
+                continue  # the same sequence again is the same command again
