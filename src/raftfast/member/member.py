@@ -16,7 +16,7 @@ from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import Conflict, EntryError, NodeClosed, Rejected
+from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected
 from ..hot import log as hot_log
 from ..hot import nodesconf
 from ..messages import (
@@ -52,7 +52,7 @@ from .leader import LeaderWork
 from .links import LinkInfo, Links
 from .meeting import Meetings
 from .orders import Capture, Event, Image, Orders, Rewrite, StoreJob
-from .origin import Origin, own_state
+from .origin import Identity, Origin, own_state
 from .proposals import Client, Proposals
 from .snapshots import Snapshots
 
@@ -103,6 +103,7 @@ class Member:
         self._unserved_learners: set[str] = set()
         self._reported: set[str] = set()
         self._when_stored: list[tuple[int, int, Message]] = []
+        self._answer_when_stored: list[tuple[int, Any]] = []
         self._rewrite_tokens: dict[int, tuple[Any, Any]] = {}
         self._rewrite_count = 0
         self._covered_rewrites: list[tuple[int, int]] = []
@@ -280,6 +281,10 @@ class Member:
                 self.links.reply(link, message, now)
             else:
                 self._when_stored.append((needed, link, message))
+        for needed, token in self._answer_when_stored:
+            if needed <= ticket:
+                self.answer(token, None, None)
+        self._answer_when_stored = [each for each in self._answer_when_stored if each[0] > ticket]
 
     def rewritten(self, token: int, now: float) -> None:
         """A rewrite that `take` ordered is durable: who waited for it is answered."""
@@ -386,9 +391,10 @@ class Member:
         self.proposals.fail_all(error)
         self.barriers.fail_all(error(False))
         self.meetings.fail_all(reason)
-        for token, _ in self._rewrite_tokens.values():
+        for token in [token for token, _ in self._rewrite_tokens.values()] + [t for _, t in self._answer_when_stored]:
             self.answer(token, None, error(False))
         self._rewrite_tokens.clear()
+        self._answer_when_stored.clear()
 
     # ------------------------------------------------------------------ standing
 
@@ -409,6 +415,19 @@ class Member:
         self._become_singleton(self.raft.current_term + 1, now)
         self.log(_WARNING, "no leader was heard while joining: alone again")
 
+    def reset(self, identity: Identity, token: Any, now: float) -> None:
+        """CLUSTER RESET: a fresh singleton of that identity; `token` is answered once that is durable (PROTOCOL 8).
+
+        Must not be called while a snapshot is being installed.
+        """
+        self._enter(now)
+        self._fail_waiting(_was_reset, "cluster reset")
+        self.identity = identity
+        self.claimed_slots = ()
+        self._become_singleton(0, now)
+        self.links.close_all("cluster reset")
+        self._answer_when_stored.append((self.raft.next_ticket, token))
+
     def _become_singleton(self, term: int, now: float) -> None:
         self.state = own_state(self.identity, self.claimed_slots)
         self.claimed_slots = ()
@@ -416,7 +435,7 @@ class Member:
         self.sessions = self.new_sessions()
         if self.state_machine is not None and self.raft.last_applied:
             self.state_machine.restore(())
-        self.raft.reset(Standing.SINGLETON, term, now)
+        self.raft.reset(Standing.SINGLETON, term, now, self.node_id)
         self._after_reset()
         self.meetings.standing_changed(now)
 
@@ -459,7 +478,7 @@ class Member:
     def was_removed(self, now: float) -> None:
         """This node learned that its cluster forgot it."""
         self.raft.remove(now)
-        self._fail_waiting(lambda sent: NodeClosed("this node was forgotten by its cluster"), "forgotten")
+        self._fail_waiting(_forgotten, "forgotten")
         self._membership_moved = True
         self.orders.wants_rewrite = True
         self.event("removed", self.node_id)
@@ -793,9 +812,22 @@ class Member:
         self.orders.events.append(Event(kind, self.raft.current_term, self.raft.last_applied, node_id))
 
 
+def _was_reset(sent: bool) -> Exception:
+    error = ClusterReset("cluster reset")
+    error.may_take_effect = sent
+    return error
+
+
 def _free(claimed: Sequence[tuple[int, int]], state: ClusterState) -> list[tuple[int, int]]:
     """The parts of `claimed` that nobody owns."""
     return list(ranges_of(bits_of(claimed) & ~state.assigned_bits()))
+
+
+def _forgotten(sent: bool) -> NodeClosed:
+    """What a proposer is told when its node was forgotten: what was sent may be in a log, and be committed."""
+    error = NodeClosed("this node was forgotten by its cluster")
+    error.may_take_effect = sent
+    return error
 
 
 def _key_of(entry: bytes) -> bytes:
