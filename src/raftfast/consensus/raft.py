@@ -400,7 +400,7 @@ class Raft:
             tail = self.log.membership_lines(index + 1, self.log.last_index + 1)
             self.log.trim_to(index)
             self._handed = max(self._handed, index)
-            self._update.snapshot = Installed(index, term, index)
+            self._update.snapshot = Installed(index, term, self._file_kept_above(index))
         else:
             self._drop_log(index, term)
         self._voters = VoterHistory(voters)
@@ -412,6 +412,14 @@ class Raft:
         if sender == self.leader_id and link is not None:
             self.verified_index = max(self.verified_index, index)
             self._owe(sender, link, True)
+
+    def _file_kept_above(self, index: int) -> int | None:
+        """Above what the log lines in the file stay; what this turn dropped of the log goes there too."""
+        cut, dropped = self._update.truncate_from, self._update.snapshot
+        if cut is not None and cut <= index:
+            self._update.truncate_from = None
+            return None
+        return None if dropped is not None and dropped.keep_above is None else index
 
     def _drop_log(self, index: int, term: int) -> None:
         """The whole log goes, what lies above `index` too; the file is rewritten."""
