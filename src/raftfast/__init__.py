@@ -9,6 +9,7 @@ from __future__ import annotations
 from .config import Config
 from .errors import (
     Busy,
+    ClusterReset,
     Compacted,
     ConfigError,
     Conflict,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "COMPILED",
     "Busy",
+    "ClusterReset",
     "Compacted",
     "Config",
     "ConfigError",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Busy",
+    "ClusterReset",
     "Compacted",
     "ConfigError",
     "Conflict",
@@ -72,6 +73,13 @@ class Busy(RaftError):
 
 class NodeClosed(RaftError):
     """The node is closed, or was reset, before the answer was known.
+
+    Raised with `may_take_effect` set on the instance where the command had already left this node.
+    """
+
+
+class ClusterReset(RaftError):
+    """CLUSTER RESET made the node a fresh singleton before the answer was known.
 
     Raised with `may_take_effect` set on the instance where the command had already left this node.
     """

@@ -331,14 +331,17 @@ class Raft:
         self._lead()
         return self._append(entries)
 
-    def reset(self, standing: Standing, term: int, now: float) -> None:
+    def reset(self, standing: Standing, term: int, now: float, node_id: str | None = None) -> None:
         """Drops term, vote, log and voters: a singleton that becomes a joiner, a joiner that gave up, CLUSTER RESET.
+
+        A hard RESET gives another `node_id` too.
 
         To be stored as one rewrite (`Update.snapshot` with index 0).
         """
         self._enter(now)
         self._leave_leadership()
         self.standing = standing
+        self.node_id = node_id if node_id is not None else self.node_id
         self.current_term = term
         self.voted_for = None
         self.leader_id = None

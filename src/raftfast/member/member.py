@@ -779,7 +779,6 @@ class Member:
             self.log(_INFO, f"the leader of term {seen[0]} is {'this node' if raft.is_leader else seen[1]}")
         self._seen_leader = seen
         self.barriers.ask_again()
-        self.leader.leader_changed()
         if not raft.is_leader:
             self.snapshots.stop_sending()
         self.orders.busy = True
