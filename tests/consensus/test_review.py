@@ -7,7 +7,7 @@ from typing import Any
 from raft_world import Same, World
 
 from raftfast.config import Config
-from raftfast.consensus import Raft, Standing, Update
+from raftfast.consensus import Installed, Raft, Standing, Update
 from raftfast.messages import AppendEntries, AppendEntriesAck, Role, VoteRequest
 from raftfast.records import HardState
 
@@ -109,3 +109,20 @@ def test_the_answer_of_a_member_that_lost_its_log_keeps_no_leader(log_class: typ
     world.store("1")  # its own disk is no reason
     world.pass_time(300, only=["1"])
     assert not world["1"].is_leader
+
+
+def test_a_snapshot_that_keeps_a_tail_taken_in_one_turn_with_a_cut_below_it(log_class: type) -> None:
+    """The file still holds other lines behind the snapshot: they must go, and a cut below S is no cut at all."""
+    log = log_class(0, 0)
+    log.extend([1] * 6, [b"1 APP - old"] * 6)
+    raft = follower(log_class, log=log)
+    lines = (b"2 APP - new",) * 4
+    raft.receive("2", AppendEntries("2", 2, 2, 1, 0, (2,) * 4, lines, 1), 0.1, 7)
+    raft.install(4, 2, "123", 0.1, "2", 7)
+    update = raft.take()
+    assert update.snapshot == Installed(4, 2, None)
+    assert update.truncate_from is None
+    assert (update.store_from, update.store_to) == (5, 7)
+    raft.stored(update.ticket, 0.2)
+    assert raft.durable_index == 6
+    assert acks(raft.take()) == [AppendEntriesAck(2, True, 6, 0, 1)]
