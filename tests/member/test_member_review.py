@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wiring import Wiring
 
-from raftfast.cluster.entries import SlotChange
+from raftfast.cluster.entries import DelVoter, SlotChange
 from raftfast.consensus import Standing
 from raftfast.member import Origin
 from raftfast.messages import Meet
@@ -36,3 +36,17 @@ def test_a_step_down_is_not_overwritten_by_a_rewrite_of_the_same_turn() -> None:
         b.do_jobs()
     assert b.disk.image.joining and slots.ok
     assert Origin.of_file(b.disk.conf(), b.address).claimed_slots == ((0, 9),)
+
+
+def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
+    """PROTOCOL 6.2 and 8: who becomes leader appends its own proposals; voter changes are queued, not lost."""
+    world = Wiring("abc")
+    world.form("abc")
+    world.isolate("a")
+    b, c = world["b"], world["c"]
+    change = b.entry(DelVoter(world["a"].id))
+    world.until(lambda: b.up and (b.member.raft.is_leader or c.member.raft.is_leader))
+    if not b.member.raft.is_leader:
+        c.member.transfer(b.id, world.now)
+    world.until(lambda: change.answered, 2.5)
+    assert change.ok and b.member.raft.voters == {b.id, c.id}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..cluster.entries import AddVoter, DelVoter, Entry, NodeForget, parse_app, parse_entry
 from ..cluster.state import ClusterState, Kind, Verdict
 from ..consensus import Standing
+from ..consensus.leading import Leadership
 from ..errors import Conflict, EntryError, Rejected
 from ..messages import Reject
 from .policy import View, failure_entries, voter_entry
@@ -29,7 +30,10 @@ class _Asked(NamedTuple):
 
 
 class LeaderWork:
-    """What is done only while this node leads. All of it is forgotten with the leadership: proposers send again."""
+    """What is done only while this node leads.
+
+    Invariant: what is queued came in the leadership that is; all of it is forgotten with that: proposers send again.
+    """
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -38,9 +42,14 @@ class LeaderWork:
         self._held: deque[_Asked] = deque()
         self._held_bytes = 0
         self._beat_at = 0.0
+        self._leadership: Leadership | None = None
 
-    def leader_changed(self) -> None:
-        """There is another leader, or another term."""
+    def _forget_earlier(self) -> None:
+        """Called before anything is queued or released: nothing of an earlier leadership is looked at."""
+        leadership = self._member.raft.leadership
+        if leadership is self._leadership:
+            return
+        self._leadership = leadership
         self._voter_changes.clear()
         self._forgets.clear()
         self._held.clear()
@@ -50,6 +59,7 @@ class LeaderWork:
 
     def append_own(self, entries: list[bytes], now: float) -> None:
         """This node's own proposals, in their order."""
+        self._forget_earlier()
         commands: list[bytes] = []
         for raw in entries:
             if raw.startswith(b"APP "):
@@ -82,6 +92,7 @@ class LeaderWork:
         if not raft.is_leader:
             self._member.count("proposals_not_leading")
             return
+        self._forget_earlier()
         asked = _Asked(raw, link)
         if raft.accepts_proposals:
             self._admit(asked, now)
@@ -172,6 +183,7 @@ class LeaderWork:
     def release_voter_changes(self, now: float) -> None:
         """Appends what waited, as far as its time has come. Called each turn."""
         member, raft = self._member, self._member.raft
+        self._forget_earlier()
         if not raft.accepts_proposals:
             return
         while self._held:
@@ -225,6 +237,7 @@ class LeaderWork:
         if leadership is None or leadership.heartbeat_at == self._beat_at or member.standing is not Standing.MEMBER:
             return
         self._beat_at = leadership.heartbeat_at
+        self._forget_earlier()
         if not member.raft.accepts_proposals:
             return
         config, state = member.config, member.state
