@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from wiring import Wiring
 
-from raftfast.cluster.entries import DelVoter, SlotChange
+from raftfast.cluster.entries import DelVoter, NodeForget, SlotChange
 from raftfast.consensus import Standing
 from raftfast.member import Origin
-from raftfast.messages import Meet
+from raftfast.messages import Meet, TimeoutNow
 
 
 def test_three_members_form_a_cluster_and_apply_the_same() -> None:
@@ -50,3 +50,30 @@ def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
         c.member.transfer(b.id, world.now)
     world.until(lambda: change.answered, 2.5)
     assert change.ok and b.member.raft.voters == {b.id, c.id}
+
+
+def test_commands_behind_the_removal_of_the_leader_itself_are_held_not_raised() -> None:
+    """PROTOCOL 4, 8: a leader that is to be removed hands over; what it is given meanwhile it holds."""
+    world = Wiring("abc")
+    world.form("abc")
+    a = world["a"]
+    removal = a.entry(DelVoter(a.id))
+    command = a.propose(b"x")
+    world.until(lambda: removal.answered and command.answered, 3.0)
+    assert removal.ok and command.ok and not a.member.raft.is_leader
+
+
+def test_what_was_held_while_handing_over_may_order_another_hand_over() -> None:
+    """A late transfer lets go what was held: the removal of the leader and what is behind it, without end or error."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b = world["a"], world["b"]
+    world.held = lambda sender, to, message: isinstance(message, TimeoutNow)
+    a.member.transfer(None, world.now)
+    world.settle()
+    forget, change, command = b.entry(NodeForget(a.id, 0)), b.entry(DelVoter(world["c"].id)), b.propose(b"x")
+    world.run(2.5)
+    assert not command.answered
+    world.release()
+    world.until(lambda: command.answered and change.answered and forget.answered, 5.0)
+    assert command.ok and change.ok and forget.ok

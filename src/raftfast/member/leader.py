@@ -73,7 +73,10 @@ class LeaderWork:
     def _append_commands(self, commands: list[bytes], now: float) -> None:
         if not commands:
             return
-        if self._has_foreign_member():
+        if not self._member.raft.accepts_proposals:  # an entry before them made us hand over
+            for raw in commands:
+                self._hold(_Asked(raw, None))
+        elif self._has_foreign_member():
             for raw in commands:
                 self._refuse(_Asked(raw, None), Rejected("a member does not take commands of state machines"))
         else:
@@ -99,15 +102,18 @@ class LeaderWork:
             return
         config = self._member.config
         if len(self._held) < config.max_pending and len(raw) <= config.max_pending_bytes - self._held_bytes:
-            self._held.append(asked)  # handing over: kept in case that nobody takes over
-            self._held_bytes += len(raw)
+            self._hold(asked)
+
+    def _hold(self, asked: _Asked) -> None:
+        """Handing over: kept in case that nobody takes over."""
+        self._held.append(asked)
+        self._held_bytes += len(asked.raw)
 
     def _admit(self, asked: _Asked, now: float) -> None:
         """Checks one proposal, and appends, queues or refuses it."""
         raft = self._member.raft
         if not raft.accepts_proposals:
-            self._held.append(asked)
-            self._held_bytes += len(asked.raw)
+            self._hold(asked)
             return
         try:
             if asked.raw.startswith(b"APP"):
@@ -184,9 +190,7 @@ class LeaderWork:
         """Appends what waited, as far as its time has come. Called each turn."""
         member, raft = self._member, self._member.raft
         self._forget_earlier()
-        if not raft.accepts_proposals:
-            return
-        while self._held:
+        while self._held and raft.accepts_proposals:  # any of them may make us hand over
             asked = self._held.popleft()
             self._held_bytes -= len(asked.raw)
             self._admit(asked, now)
@@ -196,7 +200,7 @@ class LeaderWork:
                 self._forgets.append((entry, asked))
             else:
                 self._admit(asked, now)
-        while self._voter_changes and not raft.voter_change_pending:
+        while self._voter_changes and raft.accepts_proposals and not raft.voter_change_pending:
             change, asked = self._voter_changes.popleft()
             refusal = self._refusal(change)
             if refusal is None:
