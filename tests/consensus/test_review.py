@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from raft_world import Same, World
 
 from raftfast.config import Config
 from raftfast.consensus import Installed, Raft, Standing, Update
+from raftfast.errors import InvariantViolation
 from raftfast.messages import AppendEntries, AppendEntriesAck, Role, VoteRequest
 from raftfast.records import HardState
 
@@ -35,7 +37,7 @@ def follower(log_class: type, **kwargs: Any) -> Raft:
     """One core, a follower in a cluster of three whose storage jobs come back when the test says so."""
     raft = Raft(
         "1",
-        kwargs.pop("log", None) or log_class(0, 0),
+        kwargs.pop("log", log_class(0, 0)),
         kwargs.pop("config", Config(node_timeout=1.0)),
         Same(0.5),
         standing=Standing.MEMBER,
@@ -126,3 +128,19 @@ def test_a_snapshot_that_keeps_a_tail_taken_in_one_turn_with_a_cut_below_it(log_
     raft.stored(update.ticket, 0.2)
     assert raft.durable_index == 6
     assert acks(raft.take()) == [AppendEntriesAck(2, True, 6, 0, 1)]
+
+
+@pytest.mark.parametrize("prev", [3, 5])
+def test_another_term_at_the_boundary_stops_the_node_also_where_entries_end_there(log_class: type, prev: int) -> None:
+    """PROTOCOL 5.1: a mismatch at or below the commit index, at the boundary or in an entry, is a violation."""
+    raft = follower(log_class, log=log_class(5, 2), hard_state=HardState(4, None))
+    count = 5 - prev
+    message = AppendEntries("2", 4, prev, 1 if count else 3, 0, (3,) * count, (b"3 APP - x",) * count, 1)
+    with pytest.raises(InvariantViolation, match="boundary 5"):
+        raft.receive("2", message, 0.1, 7)
+
+
+def test_entries_that_end_at_the_boundary_with_its_term_are_a_success(log_class: type) -> None:
+    raft = follower(log_class, log=log_class(5, 2), hard_state=HardState(4, None))
+    raft.receive("2", AppendEntries("2", 4, 3, 1, 0, (2, 2), (b"2 APP - x",) * 2, 1), 0.1, 7)
+    assert acks(raft.take()) == [AppendEntriesAck(4, True, 5, 0, 1)]

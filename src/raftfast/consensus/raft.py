@@ -773,12 +773,19 @@ class Raft:
                 self._refuse_append(sender, message, link)
                 return
             has_new = self._merge(prev, message)
-        elif end == self.log.boundary_index and count == 0 and message.prev_log_term != self.log.boundary_term and prev:
-            raise InvariantViolation(f"the leader of term {message.term} differs at our boundary {prev}")
+        elif end == self.log.boundary_index and end:
+            self._check_boundary(message, message.terms[-1] if count else message.prev_log_term)
         self.verified_index = max(self.verified_index, end)
         # Figure 3.1 says min(leaderCommit, index of last new entry): the last of this message **(stricter)**
         self.commit_index = max(self.commit_index, min(message.leader_commit, end))
         self._owe(sender, link, has_new)
+
+    def _check_boundary(self, message: AppendEntries, sent_term: int) -> None:
+        if sent_term != self.log.boundary_term:
+            raise InvariantViolation(
+                f"the leader of term {message.term} has term {sent_term} at our boundary {self.log.boundary_index}, "
+                f"which has term {self.log.boundary_term}"
+            )
 
     def _refuse_append(self, sender: str, message: AppendEntries, link: int | None) -> None:
         prev = message.prev_log_index
