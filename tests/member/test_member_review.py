@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from wiring import Wiring
 
-from raftfast.cluster.entries import DelVoter, NodeForget, SlotChange
+from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.consensus import Standing
+from raftfast.errors import Rejected
 from raftfast.member import Origin
-from raftfast.messages import Meet, TimeoutNow
+from raftfast.messages import AppendEntriesAck, Meet, TimeoutNow
 
 
 def test_three_members_form_a_cluster_and_apply_the_same() -> None:
@@ -77,3 +78,30 @@ def test_what_was_held_while_handing_over_may_order_another_hand_over() -> None:
     world.release()
     world.until(lambda: command.answered and change.answered and forget.answered, 5.0)
     assert command.ok and change.ok and forget.ok
+
+
+def test_a_voter_that_can_not_be_forgotten_is_not_demoted_on_the_way() -> None:
+    """PROTOCOL 8: NODE_FORGET never takes a primary with slots; refused, it has changed nothing."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, c = world["a"], world["c"]
+    slots = c.entry(SlotChange(None, 0, c.id, 0, ((5, 9),)))
+    world.until(lambda: slots.answered)
+    forget = a.entry(NodeForget(c.id, a.member.state.shard_epoch(c.shard)))
+    world.until(lambda: forget.answered)
+    assert isinstance(forget.error, Rejected) and "slots" in str(forget.error)
+    assert a.member.is_voter(c.id) and c.id in a.member.raft.voters
+
+
+def test_a_founders_join_sent_again_while_a_voter_change_waits_is_refused() -> None:
+    """A forwarded entry never stops the leader, whatever it is (PROTOCOL 6.4)."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b = world["a"], world["b"]
+    world.held = lambda sender, to, message: isinstance(message, AppendEntriesAck)
+    a.entry(DelVoter(world["c"].id))
+    world.settle()
+    assert a.member.raft.voter_change_pending
+    joined = b.entry(NodeJoin(a.id, a.member.identity.text, True))
+    world.until(lambda: joined.answered, 0.4)
+    assert isinstance(joined.error, Rejected)

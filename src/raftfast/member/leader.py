@@ -126,15 +126,26 @@ class LeaderWork:
         except EntryError as error:
             self._refuse(asked, Rejected(str(error)))
             return
-        verdict = self._whole_log_state().check(entry)
+        state, voter = self._whole_log_state(), None
         if isinstance(entry, NodeForget) and entry.node_id in (raft.voters | self._member.state.voters()):
-            self._forget_voter(entry, asked, now)
-        elif not verdict.success:
+            # What would refuse the NODE_FORGET in the end must do so before its voter is taken out.
+            state, voter = state.copy(), entry
+            state.apply(0, DelVoter(voter.node_id))
+        verdict = state.check(entry)
+        if not verdict.success:
             self._refuse(asked, _error(verdict))
+        elif voter is not None and verdict.kind is Kind.VALID:
+            self._forget_voter(voter, asked, now)
         elif isinstance(entry, (AddVoter, DelVoter)):
             self._queue_voter_change(entry, asked, now)
         else:
-            raft.propose([asked.raw], now)
+            self._append(asked, now)
+
+    def _append(self, asked: _Asked, now: float) -> None:
+        try:
+            self._member.raft.propose([asked.raw], now)
+        except Rejected as error:  # a founder's join sent again: to Raft a voter change, and now is no time for one
+            self._refuse(asked, error)
 
     def _whole_log_state(self) -> ClusterState:
         """The state that all of the log will give, committed or not."""
