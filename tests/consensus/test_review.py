@@ -10,7 +10,7 @@ from raft_world import Same, World
 from raftfast.config import Config
 from raftfast.consensus import Installed, Raft, Standing, Update
 from raftfast.errors import InvariantViolation
-from raftfast.messages import AppendEntries, AppendEntriesAck, Role, VoteRequest
+from raftfast.messages import AppendEntries, AppendEntriesAck, Role, TimeoutNow, VoteRequest
 from raftfast.records import HardState
 
 
@@ -144,3 +144,20 @@ def test_entries_that_end_at_the_boundary_with_its_term_are_a_success(log_class:
     raft = follower(log_class, log=log_class(5, 2), hard_state=HardState(4, None))
     raft.receive("2", AppendEntries("2", 4, 3, 1, 0, (2, 2), (b"2 APP - x",) * 2, 1), 0.1, 7)
     assert acks(raft.take()) == [AppendEntriesAck(4, True, 5, 0, 1)]
+
+
+def test_asking_for_a_transfer_again_and_again_does_not_hold_back_proposals_for_ever(log_class: type) -> None:
+    """PROTOCOL 4: the leader goes on if no new leader appears within one election timeout."""
+    world = World(log_class, 3)
+    world.elect("1")
+    assert world["1"].transfer_to("2", world.now) == "2"
+    asked = 0
+    while not world["1"].accepts_proposals and asked < 20:  # 100 ms each; no election timeout is longer than 2 s
+        world.pass_time(100)
+        world.bag = [flight for flight in world.bag if not isinstance(flight.message, TimeoutNow)]
+        world.stabilize()
+        assert world["1"].is_leader
+        if not world["1"].accepts_proposals:
+            assert world["1"].transfer_to(None, world.now) == "2"
+            asked += 1
+    assert 0 < asked < 20

@@ -226,6 +226,11 @@ class Leadership:
         """Whether leadership is being handed over: nothing is appended meanwhile."""
         return self._transfer is not None or self.resign_at is not None
 
+    @property
+    def transfer_target(self) -> str | None:
+        """To whom leadership is being handed over; None where no transfer runs."""
+        return self._transfer[0] if self._transfer is not None else None
+
     def best_successor(self, voters: Set[str], now: float) -> str | None:
         """The live voter with the highest match; None if there is none."""
         able = [peer for peer in voters if self.is_live(peer, now) and self.peers[peer].linked]

@@ -306,6 +306,8 @@ class Raft:
         leadership = self.leadership
         if leadership is None:
             raise Dropped("not the leader")
+        if leadership.transfer_target is not None and peer in (None, leadership.transfer_target):
+            return leadership.transfer_target  # it runs already: asking again must not make it longer
         target = leadership.best_successor(self._voters.others(self.node_id), self._now)
         if peer is not None:
             if peer not in self._voters or not leadership.is_live(peer, self._now):
@@ -783,8 +785,7 @@ class Raft:
     def _check_boundary(self, message: AppendEntries, sent_term: int) -> None:
         if sent_term != self.log.boundary_term:
             raise InvariantViolation(
-                f"the leader of term {message.term} has term {sent_term} at our boundary {self.log.boundary_index}, "
-                f"which has term {self.log.boundary_term}"
+                f"the leader of term {message.term} differs at our boundary {self.log.boundary_index}"
             )
 
     def _refuse_append(self, sender: str, message: AppendEntries, link: int | None) -> None:
