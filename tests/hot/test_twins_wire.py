@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
+import pickle
 from typing import Any
 
 import pytest
@@ -89,6 +91,21 @@ def test_instances_are_sealed() -> None:
             decoder.extra = 1
         with pytest.raises(AttributeError):
             decoder.buffered = 1
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda way: way.__name__)
+def test_a_decoder_is_not_copied(way: Any) -> None:
+    """Two of them with the same kept bytes would resize them under each other."""
+    outcome = _same(lambda twin: way(twin.FrameDecoder()))
+    assert outcome[:2] == (TypeError, "a FrameDecoder can't be pickled or copied")
+    assert [name for name in dir(wire_c) if "unpickle" in name] == []
+
+
+def test_a_decoder_made_without_init_reads_no_foreign_memory() -> None:
+    decoder = wire_c.FrameDecoder.__new__(wire_c.FrameDecoder)
+    assert decoder.buffered == 0
+    frame = wire_py.encode(messages.Welcome())
+    assert [decoder.feed(frame[:9]), decoder.feed(frame[9:])] == [[], [messages.Welcome()]]
 
 
 # Wrong arguments.

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=True
+# cython: auto_pickle=False
 """The bus codec, compiled: frames to messages and back; the twin of `wire_py`.
 
 Floor 1. Knows shapes only (PROTOCOL 1 and 2): what an entry's data means, whom a message comes from and what follows
@@ -196,6 +197,11 @@ Turns the bytes of one connection into messages, however they are cut.
     cdef bytearray _pending  # the beginning of a frame that is not whole yet
     cdef str _failure
 
+    def __cinit__(self):
+        # Not in __init__ alone: the verbs below take `_pending` for a bytearray, and __new__ can be called without it.
+        self._max_frame = MAX_FRAME
+        self._pending = bytearray()
+
     def __init__(self, max_frame=MAX_FRAME):
         if not PyLong_CheckExact(max_frame):
             raise TypeError(f"max_frame must be an int, not {type(max_frame).__name__}")
@@ -204,6 +210,9 @@ Turns the bytes of one connection into messages, however they are cut.
         self._max_frame = max_frame
         self._pending = bytearray()
         self._failure = None
+
+    def __reduce__(self):
+        raise TypeError("a FrameDecoder can't be pickled or copied")
 
     @property
     def buffered(self):

@@ -9,7 +9,7 @@ A change here is a change to `wire_c` too: both have the same surface and refuse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, NoReturn, final
 
 from raftfast.errors import ProtocolError
 from raftfast.messages import (
@@ -710,6 +710,9 @@ class FrameDecoder:
         self._max_frame = max_frame
         self._pending = bytearray()  # the beginning of a frame that is not whole yet
         self._failure: str | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a FrameDecoder can't be pickled or copied")
 
     @property
     def buffered(self) -> int:
