@@ -8,7 +8,7 @@ import pytest
 from raft_world import Same, World
 
 from raftfast.config import Config
-from raftfast.consensus import Installed, Raft, Standing, Update
+from raftfast.consensus import Installed, Pending, Proposal, Raft, Standing, Update
 from raftfast.errors import InvariantViolation
 from raftfast.messages import AppendEntries, AppendEntriesAck, Role, TimeoutNow, VoteRequest
 from raftfast.records import HardState
@@ -161,3 +161,34 @@ def test_asking_for_a_transfer_again_and_again_does_not_hold_back_proposals_for_
             assert world["1"].transfer_to(None, world.now) == "2"
             asked += 1
     assert 0 < asked < 20
+
+
+def pending_of(*wanted: tuple[bytes, float]) -> tuple[Pending, list[Proposal]]:
+    pending = Pending()
+    proposals = [Proposal(key, key, None, deadline) for key, deadline in wanted]
+    for proposal in proposals:
+        pending.add(proposal)
+    return pending, proposals
+
+
+def test_a_younger_proposal_of_the_same_entry_does_not_keep_others_from_expiring() -> None:
+    """PROTOCOL 6.1: expired after 3T; no waiter is ever left hanging."""
+    pending, made = pending_of((b"same", 1.0), (b"other", 2.0), (b"same", 3.0))
+    assert pending.pop(b"same") is made[0]
+    assert pending.expired(2.5) == [made[1]]
+    assert pending.expired(3.5) == [made[2]]
+    assert len(pending) == pending.nbytes == 0
+
+
+def test_discarding_the_oldest_of_an_entry_leaves_the_order_right_too() -> None:
+    pending, made = pending_of((b"same", 1.0), (b"other", 2.0), (b"same", 3.0))
+    assert pending.discard(made[0])
+    assert pending.expired(2.5) == [made[1]]
+
+
+def test_proposals_are_sent_again_in_the_order_in_which_they_were_made() -> None:
+    """PROTOCOL 6.2: "in their order", also where two have the same entry: add, take away, add again."""
+    pending, made = pending_of((b"add", 1.0), (b"take away", 1.0), (b"add", 1.0))
+    assert list(pending) == made
+    assert pending.drain() == made
+    assert list(pending) == []

@@ -17,16 +17,17 @@ __all__ = ["Pending", "Proposal"]
 class Proposal:
     """One proposal: its entry, who waits for it (`token`, opaque), and how often it was sent.
 
-    `sent_term` is the term that it was last sent in, 0 if never.
+    `sent_term` is the term that it was last sent in, 0 if never; `number` its place among all that were made.
     """
 
-    __slots__ = ("deadline", "entry", "key", "sent_count", "sent_term", "token")
+    __slots__ = ("deadline", "entry", "key", "number", "sent_count", "sent_term", "token")
 
     def __init__(self, key: bytes, entry: bytes, token: Any, deadline: float) -> None:
         self.key = key
         self.entry = entry
         self.token = token
         self.deadline = deadline
+        self.number = 0
         self.sent_term = 0
         self.sent_count = 0
 
@@ -34,14 +35,16 @@ class Proposal:
 class Pending:
     """The outstanding proposals in the order in which they were made.
 
-    Invariants: 1. `nbytes` is the sum of the entries' lengths; 2. each proposal stands under its key once.
+    Invariants: 1. `nbytes` is the sum of the entries' lengths; 2. each proposal stands under its key once; 3. the keys
+    stand in the order of their oldest proposals.
     """
 
-    __slots__ = ("_by_key", "_count", "nbytes")
+    __slots__ = ("_by_key", "_count", "_made", "nbytes")
 
     def __init__(self) -> None:
         self._by_key: OrderedDict[bytes, deque[Proposal]] = OrderedDict()
         self._count = 0
+        self._made = 0
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -49,6 +52,8 @@ class Pending:
 
     def add(self, proposal: Proposal) -> None:
         """Takes a proposal in, behind all others."""
+        self._made += 1
+        proposal.number = self._made
         same = self._by_key.get(proposal.key)
         if same is None:
             self._by_key[proposal.key] = deque((proposal,))
@@ -65,6 +70,8 @@ class Pending:
         proposal = same.popleft()
         if not same:
             del self._by_key[key]
+        else:
+            self._put_in_order()
         self._count -= 1
         self.nbytes -= len(proposal.entry)
         return proposal
@@ -77,18 +84,26 @@ class Pending:
         same.remove(proposal)
         if not same:
             del self._by_key[proposal.key]
+        else:
+            self._put_in_order()
         self._count -= 1
         self.nbytes -= len(proposal.entry)
         return True
+
+    def _put_in_order(self) -> None:
+        """A key's oldest proposal went, and a younger one is left. Rare, so that its cost may be all keys."""
+        self._by_key = OrderedDict(sorted(self._by_key.items(), key=lambda item: item[1][0].number))
 
     def has(self, key: bytes) -> bool:
         """Whether a proposal is outstanding under `key`."""
         return key in self._by_key
 
     def __iter__(self) -> Iterator[Proposal]:
-        """All proposals, those of one key together, keys in the order of their oldest."""
-        for same in list(self._by_key.values()):
-            yield from list(same)
+        """All proposals, in the order in which they were made."""
+        everything = [proposal for same in self._by_key.values() for proposal in same]
+        if len(everything) > len(self._by_key):
+            everything.sort(key=lambda proposal: proposal.number)
+        return iter(everything)
 
     def expired(self, now: float) -> list[Proposal]:
         """Takes out, and returns, those whose deadline has passed: the oldest ones, since all wait equally long."""
