@@ -226,7 +226,9 @@ class Member:
                 self._unserved_learners.add(node_id)
         if info.is_meet:
             self.meetings.link_bound(info, now)
-        elif info.outbound and self.is_served(info):
+        elif not info.outbound:
+            self._membership_moved |= self.knows(node_id)  # it may have said another address
+        elif self.is_served(info):
             self._serve_outbound(node_id, now)
 
     def _serve_outbound(self, node_id: str, now: float) -> None:
@@ -379,7 +381,7 @@ class Member:
         if self.standing is Standing.SINGLETON:
             self.state.apply(0, entry)
             self.order_rewrite(None)
-        elif self.standing is Standing.MEMBER:
+        elif self.standing is Standing.MEMBER and not self.proposals.pending.has(entry.encode()):
             self.proposals.add_entry(entry.encode(), None, now)
 
     def close(self, error: Callable[[bool], Exception]) -> None:
@@ -540,7 +542,8 @@ class Member:
         addresses = {node_id: member.address for node_id, member in self.state.nodes.items()}
         for node_id, (_, join) in self._tail_joins.items():
             addresses[node_id] = nodesconf.parse_address(join.address)
-        for node_id in self.raft.voters - addresses.keys():
+        # Who is linked to us said where it is: it may have moved, and the state can follow only once we reach it.
+        for node_id in (self.links.inbound.keys() & addresses.keys()) | (self.raft.voters - addresses.keys()):
             if node_id in self.links.heard_addresses:
                 addresses[node_id] = self.links.heard_addresses[node_id]
         for node_id, address in addresses.items():
@@ -777,6 +780,8 @@ class Member:
         if seen[1] is not None and seen[1] != self._seen_leader[1]:
             self.event("leader", seen[1])
             self.log(_INFO, f"the leader of term {seen[0]} is {'this node' if raft.is_leader else seen[1]}")
+            if self.standing is Standing.MEMBER:
+                self.propose_own_address(self._now)  # again, should it have expired while there was no leader
         self._seen_leader = seen
         self.barriers.ask_again()
         if not raft.is_leader:
