@@ -192,3 +192,18 @@ def test_proposals_are_sent_again_in_the_order_in_which_they_were_made() -> None
     assert list(pending) == made
     assert pending.drain() == made
     assert list(pending) == []
+
+
+def test_a_slow_disk_deposes_nobody_where_the_others_could_elect_nobody(log_class: type) -> None:
+    """PROTOCOL 10: "though enough other voters answer"; alone, or two of two, a leader can only wait for its disk."""
+    for count in (1, 2):
+        world = World(log_class, count)
+        world.campaign("1")
+        world.stabilize()
+        world.nodes["1"].disk.slow = True
+        world.propose("1", "a")
+        world.pass_time(2500, deliver=True)
+        assert world["1"].is_leader, count
+        assert world["1"].commit_index == 1
+        world.store("1")
+        assert world["1"].commit_index == 2

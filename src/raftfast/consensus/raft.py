@@ -912,7 +912,8 @@ class Raft:
             self._step_down()
             return
         limit = self.config.node_timeout * (1 << self._stall_doublings)
-        if leadership.disk_is_stalled(self.log.last_index, self._durability.index, now, limit):
+        stalled = leadership.disk_is_stalled(self.log.last_index, self._durability.index, now, limit)
+        if stalled and is_majority(self.voters, leadership.live(now)):
             # A stalled disk behind healthy heartbeats would stop the cluster **(stricter, PROTOCOL 10)**
             self._stall_doublings = min(self._stall_doublings + 1, 4)
             self.disk_stalled = True
