@@ -142,6 +142,7 @@ class Leadership:
         if progress is None:
             return None
         first_on_link = not progress.answered_link
+        waits = progress.unanswered
         progress.answered_link = True
         progress.unanswered = False
         progress.heard_at = progress.silent_since = now
@@ -162,19 +163,22 @@ class Leadership:
         if first_on_link and ack.index < progress.match_index:
             progress.lost_log = True
             return f"{sender} lost entries that it had acknowledged (to {progress.match_index}); it is not served"
-        self._step_back(progress, ack.index)
+        if not self._step_back(progress, ack.index):
+            progress.unanswered = waits  # so a refusal of what went out before the probe brings no second probe
         return None
 
-    def _step_back(self, progress: Progress, hint: int) -> None:
+    def _step_back(self, progress: Progress, hint: int) -> bool:
+        """Whether the refusal is taken."""
         if progress.state is ProgressState.SNAPSHOT:
-            return
+            return True
         if hint + 1 < progress.next_index:
             next_index = max(progress.match_index + 1, hint + 1)
         elif not progress.echoes_rounds:
             next_index = max(progress.match_index + 1, progress.next_index - 1)
         else:
-            return  # it answers an AppendEntries from before the last correction **(stricter)**
+            return False  # it answers an AppendEntries from before the last correction **(stricter)**
         progress.probe_from(next_index)
+        return True
 
     def majority_match(self, voters: Set[str], own_durable: int) -> int:
         """The highest index that is durable on a majority of `voters`; our own copy counts by our own disk."""
