@@ -8,7 +8,8 @@ from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.consensus import Standing
 from raftfast.errors import Rejected
 from raftfast.member import Origin
-from raftfast.messages import AppendEntriesAck, Meet, TimeoutNow
+from raftfast.messages import AppendEntries, AppendEntriesAck, Meet, TimeoutNow
+from raftfast.records import Address
 
 
 def test_three_members_form_a_cluster_and_apply_the_same() -> None:
@@ -105,3 +106,55 @@ def test_a_founders_join_sent_again_while_a_voter_change_waits_is_refused() -> N
     joined = b.entry(NodeJoin(a.id, a.member.identity.text, True))
     world.until(lambda: joined.answered, 0.4)
     assert isinstance(joined.error, Rejected)
+
+
+def test_a_member_that_comes_back_at_another_address_is_dialled_there() -> None:
+    """PROTOCOL 9: HELLO's address says where to dial; else the leader never reaches it, and NODE_INFO never leaves."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, c = world["a"], world["c"]
+    c.crash()
+    world.run(5.0)
+    c.address = Address("10.0.9.9", 7000, 17000, "", {"tls-port": "0"})
+    c.start()
+    world.until(lambda: a.member.state.nodes[c.id].address.ip == "10.0.9.9")
+    token = a.propose(b"x")
+    world.until(lambda: token.answered and c.machine.applied == [b"x"])
+
+
+def test_an_address_that_found_no_leader_in_time_is_proposed_again() -> None:
+    """A NODE_INFO given up while nobody led is not the end of it."""
+    world = Wiring("abc")
+    world.form("abc")
+    b, c = world["b"], world["c"]
+    for host in world.hosts.values():
+        host.crash()
+    c.address = Address("10.0.9.9", 7000, 17000, "", {"tls-port": "0"})
+    c.start()
+    world.run(4.0)
+    b.start()
+    world.until(lambda: c.id in b.member.state.nodes and b.member.state.nodes[c.id].address.ip == "10.0.9.9")
+
+
+def test_a_joiner_that_follows_one_cluster_takes_nothing_of_another() -> None:
+    """PROTOCOL 9: two ids that differ: the link is closed, also where the joiner had none yet when it was made."""
+    world = Wiring("abc")
+    world.settle()
+    a, b, c = world["a"], world["b"], world["c"]
+    for host in (a, b):
+        host.propose(b"of " + host.name.encode())
+        world.until(lambda: host.machine.applied != [])  # noqa: B023
+    world.held = lambda sender, to, message: isinstance(message, AppendEntries) and to is c
+    a.meet(c)
+    world.until(lambda: c.member.standing is Standing.JOINER)
+    # The other cluster has invited the same node once, before it gave up waiting for it.
+    b.member.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
+    world.settle()
+    assert {a.id, b.id} <= c.member.links.inbound.keys()
+    world.release()
+    world.settle()
+    (other,) = {a.id, b.id} - c.member.links.inbound.keys()
+    assert c.member.cluster_id not in (None, (a if other == a.id else b).member.cluster_id)
+    world.until(lambda: c.member.standing is Standing.MEMBER)
+    world.run(1.0)
+    assert c.machine.applied == (b if other == a.id else a).machine.applied

@@ -289,6 +289,7 @@ class Wiring:
         self.kept: deque[tuple[int, Message]] = deque()
         self.passed: list[tuple[str, str, Message]] = []
         self._links = itertools.count(1)
+        self._not_before: dict[tuple[str, str, tuple[str, int]], float] = {}
         for host in self.hosts.values():
             host.start()
 
@@ -320,8 +321,9 @@ class Wiring:
                     self.cut(link, "not wanted")
                     did = True
             for target, address in list(host.wanted.items()):
-                if target not in open_links:
+                if target not in open_links and self.now >= self._not_before.get((host.name, target, address), 0.0):
                     before = len(self.ends)
+                    self._not_before[host.name, target, address] = self.now + 0.05
                     self.connect(host, target, address)
                     did = did or len(self.ends) != before
             for target, address in list(host.meets.items()):

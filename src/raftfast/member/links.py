@@ -162,6 +162,18 @@ class Links:
             if node_id in table:
                 self.close(table[node_id], reason)
 
+    def is_foreign(self, info: LinkInfo) -> bool:
+        """Whether the link's peer named another cluster than ours."""
+        theirs, ours = info.cluster, self._owner.cluster_id
+        return not (theirs is None or ours is None or theirs in _NO_CLUSTER or theirs == ours)
+
+    def close_foreign(self) -> None:
+        """We have a cluster now: links that were made before, with nodes of others, go."""
+        for info in list(self.infos.values()):
+            if self.is_foreign(info):
+                self._owner.report(f"the link of {info.node_id} is closed: it is of another cluster")
+                self.close(info, "it is of another cluster")
+
     def tick(self, now: float) -> None:
         """Silent outbound links, and inbound ones that never said who they are, are closed."""
         timeout = self._owner.config.node_timeout

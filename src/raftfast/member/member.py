@@ -188,6 +188,8 @@ class Member:
     def is_served(self, info: LinkInfo) -> bool:
         """Whether what the link brings of Raft is handled (PROTOCOL 9)."""
         node_id = info.node_id or ""
+        if self.links.is_foreign(info):
+            return False
         if self.knows(node_id):
             return not info.lost and node_id not in self._unserved_learners
         if self.standing is Standing.JOINER:
@@ -591,6 +593,7 @@ class Member:
         """A joiner takes the cluster id of the first leader that it follows (PROTOCOL 9)."""
         if self.standing is Standing.JOINER and self.cluster_id is None and self.raft.leader_id == info.node_id:
             self.cluster_id = info.cluster
+            self.links.close_foreign()
 
     def _on_snapshot_ack(self, info: LinkInfo, message: SnapshotAck) -> None:
         self.snapshots.on_ack(info.node_id or "", message)
