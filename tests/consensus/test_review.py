@@ -207,3 +207,28 @@ def test_a_slow_disk_deposes_nobody_where_the_others_could_elect_nobody(log_clas
         assert world["1"].commit_index == 1
         world.store("1")
         assert world["1"].commit_index == 2
+
+
+def test_a_leader_that_was_taken_out_fails_the_reads_that_wait(log_class: type) -> None:
+    """PROTOCOL 5.6: who is handing over answers READ_INDEX_NO."""
+    world = World(log_class)
+    lines = [b"1 APP - a", b"1 DEL_VOTER 1"]
+    world.put("1", voters="123", members="123", lines=lines)
+    world.put("2", voters="123", members="123", lines=lines)
+    world.put("3", voters="123", members="123", lines=lines)
+    for number in world.nodes:
+        world.boot(number)
+    world.campaign("1")
+    for _ in range(2):
+        for number in ("2", "3"):
+            world.deliver("1", number)
+            world.deliver(number, "1")
+    assert world["1"].is_leader
+    assert world["1"].commit_index == 0
+    world["1"].barrier("token", world.now)
+    world.deliver("1", "2")
+    world.deliver("1", "3")
+    world.deliver("2", "1")
+    world.deliver("3", "1")
+    assert world["1"].commit_index == 3
+    assert [line for line in world.trace if "token" in line] == ["1: read token fails"]

@@ -899,6 +899,7 @@ class Raft:
         """§4.2.2: our removal is committed; hand over, and step down after one election timeout in any case."""
         if leadership.resign_at is None:
             leadership.resign_at = self._now + self._election_timeout()
+            self._update.reads_failed.extend(leadership.reads.fail_all())
             target = leadership.best_successor(self.voters, self._now)
             if target is not None:
                 leadership.begin_transfer(target, leadership.resign_at)
