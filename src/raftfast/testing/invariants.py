@@ -1,0 +1,373 @@
+"""What must hold in every run: Raft's safety properties, and what this project promises beyond them.
+
+Floor 5. It sees everything at once, which no node can, and changes nothing. A broken rule raises `BrokenInvariant`.
+What is looked at is only what a step can have changed: the checks cost little, so that runs can be many.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..cluster.entries import parse_entry
+from ..cluster.snapshot import node_lines
+from ..cluster.state import ClusterState, Kind
+from ..consensus import Progress, Standing
+from ..errors import EntryError
+from ..member import Member, StoreJob
+from ..messages import (
+    AppendEntries,
+    AppendEntriesAck,
+    Hello,
+    Hi,
+    Message,
+    SnapshotPiece,
+    Vote,
+    VoteRequest,
+)
+from .disk import term_of
+from .machine import split_command
+from .network import End
+
+if TYPE_CHECKING:
+    from .process import SimulatedNode
+
+__all__ = ["BrokenInvariant", "Checks", "ClusterTruth"]
+
+
+class BrokenInvariant(Exception):
+    """Something happened that must not."""
+
+
+class _Command(NamedTuple):
+    index: int
+    inner: bytes
+    result: bytes
+
+
+class ClusterTruth:
+    """What is true of one cluster for ever, learned as it happens.
+
+    `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed;
+    `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index.
+    """
+
+    def __init__(self, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
+        self.lines: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self.committed: list[bytes] = [b""]
+        self.leaders: dict[int, str] = {}
+        self.votes: dict[tuple[str, int], str] = {}
+        self.commands: dict[int, _Command] = {}
+        self.command_indexes: list[int] = []
+        self.digests: list[bytes] = []
+        self.state = ClusterState()
+        self.state_indexes: list[int] = [0]
+        self.state_lines: list[bytes] = [b""]
+
+    def learn_committed(self, index: int, line: bytes) -> None:
+        """The entry at `index` is committed. It never was, and never will be, another."""
+        if index < len(self.committed):
+            if self.committed[index] != line:
+                raise BrokenInvariant(f"entry {index} was committed as {self.committed[index]!r} and as {line!r}")
+            return
+        if index > len(self.committed):
+            raise BrokenInvariant(f"entry {index} is committed before {len(self.committed)}")
+        self.committed.append(line)
+        entry = line.split(b" ", 1)[1]
+        if entry.startswith(b"APP") or entry == b"NOOP":
+            return
+        try:
+            verdict = self.state.apply(index, parse_entry(entry))
+        except EntryError:
+            return
+        if verdict.kind is Kind.VALID:
+            self.state_indexes.append(index)
+            self.state_lines.append(node_lines(self.state))
+
+    def state_at(self, index: int) -> bytes:
+        """The node lines after the entry at `index`."""
+        return self.state_lines[bisect_right(self.state_indexes, index) - 1]
+
+    def digest_at(self, index: int) -> bytes:
+        """The state machine's hash after the entry at `index`."""
+        position = bisect_right(self.command_indexes, index) - 1
+        return self.digests[position] if position >= 0 else bytes(16)
+
+
+class _Seen:
+    """What was last seen of one node's life."""
+
+    __slots__ = ("applied", "commit", "durable_term", "matches", "standing", "state_index", "term", "turns")
+
+    def __init__(self) -> None:
+        self.standing: Standing | None = None
+        self.term = self.commit = self.applied = self.state_index = self.durable_term = self.turns = 0
+        self.matches: dict[str, tuple[Progress, int]] = {}
+
+
+class Checks:
+    """All checks, over all nodes of a simulation."""
+
+    def __init__(self, nodes: list[SimulatedNode]) -> None:
+        self.truths: dict[str, ClusterTruth] = {}
+        self.forgiven_criticals = ("the disk does not move: stepping down",)
+        self._nodes = nodes
+        self._seen: dict[int, _Seen] = {}
+
+    def truth(self, cluster_id: str) -> ClusterTruth:
+        """What is known of a cluster."""
+        truth = self.truths.get(cluster_id)
+        if truth is None:
+            truth = self.truths[cluster_id] = ClusterTruth(cluster_id)
+        return truth
+
+    def _truth_of(self, node: SimulatedNode) -> ClusterTruth | None:
+        cluster_id = node.cluster_id
+        return None if cluster_id is None else self.truth(cluster_id)
+
+    def _disk_of(self, node_id: str) -> SimulatedNode | None:
+        return next((node for node in self._nodes if node.node_id == node_id), None)
+
+    # ------------------------------------------------------------------ a node's life
+
+    def started(self, node: SimulatedNode) -> None:
+        """The node was loaded from its disk."""
+        self._baseline(node)
+
+    def _baseline(self, node: SimulatedNode) -> _Seen:
+        seen = self._seen[node.number] = _Seen()
+        if node.member is not None:
+            raft = node.member.raft
+            seen.standing = raft.standing
+            seen.term, seen.commit, seen.applied = raft.current_term, raft.commit_index, raft.last_applied
+        return seen
+
+    def critical(self, node: SimulatedNode, text: str) -> None:
+        """The node reports what must not be."""
+        if text not in self.forgiven_criticals:
+            raise BrokenInvariant(f"node {node.number} reports: {text}")
+
+    # ------------------------------------------------------------------ after each turn
+
+    def committed(self, node: SimulatedNode, member: Member) -> None:
+        """Before it applies: what is newly committed is still in its log, which may be trimmed as soon as applied."""
+        seen, raft = self._seen[node.number], member.raft
+        truth = self._truth_of(node)
+        if truth is None or raft.standing is Standing.SINGLETON or raft.commit_index <= seen.commit:
+            return
+        if raft.standing is not seen.standing and raft.standing is Standing.JOINER:
+            return
+        if raft.leadership is not None:
+            self._check_leader(node, member, truth, seen)
+        self._learn_commit(node, member, truth, seen.commit)
+        seen.commit = raft.commit_index
+
+    def turned(self, node: SimulatedNode, member: Member) -> None:
+        """The node has had a turn: only of it can anything have changed."""
+        raft = member.raft
+        seen = self._seen[node.number]
+        standing = raft.standing
+        if standing is not seen.standing and standing in (Standing.JOINER, Standing.SINGLETON):
+            seen = self._baseline(node)  # it dropped all that it had
+        seen.standing = standing
+        term, commit, applied = raft.current_term, raft.commit_index, raft.last_applied
+        if term < seen.term or commit < seen.commit or applied < seen.applied:
+            raise BrokenInvariant(
+                f"node {node.number} went back: term {seen.term} to {term}, commit {seen.commit} to {commit}, "
+                f"applied {seen.applied} to {applied}"
+            )
+        truth = self._truth_of(node)
+        if truth is not None and standing is not Standing.SINGLETON:
+            if raft.leadership is not None:
+                self._check_leader(node, member, truth, seen)
+            if applied != seen.applied:
+                self._check_state(node, member, truth, seen)
+        seen.term, seen.commit, seen.applied = term, commit, applied
+        seen.turns += 1
+        log = raft.log
+        if not log.boundary_index <= applied <= commit <= log.last_index or raft.durable_index > log.last_index:
+            raise BrokenInvariant(
+                f"node {node.number}: boundary {log.boundary_index}, applied {applied}, commit {commit}, "
+                f"last {log.last_index}, durable {raft.durable_index}"
+            )
+        if seen.turns % 32 == 0:
+            self._check_whole(node, member)
+
+    def _check_whole(self, node: SimulatedNode, member: Member) -> None:
+        """What costs more, now and then."""
+        member.raft.check()
+        member.state.verify()
+        member.sessions.verify()
+        pending, unsent = list(member.proposals.pending), member.proposals.unsent
+        if len(pending) != len(member.proposals.pending) or not {id(p) for p in unsent} <= {id(p) for p in pending}:
+            raise BrokenInvariant(f"node {node.number}: unsent proposals that are not pending")
+        links = member.links
+        for table in (links.inbound, links.outbound):
+            for node_id, info in table.items():
+                if info.node_id != node_id or links.infos.get(info.link) is not info:
+                    raise BrokenInvariant(f"node {node.number}: the link {info.link} of {node_id[:8]} is in no table")
+
+    def _check_leader(self, node: SimulatedNode, member: Member, truth: ClusterTruth, seen: _Seen) -> None:
+        raft, leadership = member.raft, member.raft.leadership
+        if leadership is None:
+            return
+        known = truth.leaders.get(raft.current_term)
+        if known is None:
+            truth.leaders[raft.current_term] = node.node_id
+            node.note("leads", f"term {raft.current_term}")
+            seen.matches.clear()
+            self._check_complete(node, member, truth)
+        elif known != node.node_id:
+            raise BrokenInvariant(f"term {raft.current_term} has two leaders: {known[:8]} and {node.node_id[:8]}")
+        for peer, progress in leadership.peers.items():
+            before = seen.matches.get(peer)
+            if before is not None and before[0] is progress and progress.match_index < before[1]:
+                raise BrokenInvariant(f"node {node.number}: the match of {peer[:8]} fell to {progress.match_index}")
+            if before is None or before[0] is not progress or progress.match_index != before[1]:
+                seen.matches[peer] = (progress, progress.match_index)
+
+    def _check_complete(self, node: SimulatedNode, member: Member, truth: ClusterTruth) -> None:
+        """Leader completeness: all that was ever committed is in a new leader's log."""
+        log = member.raft.log
+        if log.last_index < len(truth.committed) - 1:
+            raise BrokenInvariant(
+                f"node {node.number} leads term {member.raft.current_term} with {log.last_index} entries, "
+                f"and {len(truth.committed) - 1} are committed"
+            )
+        for index in range(log.boundary_index + 1, len(truth.committed)):
+            if log.line(index) != truth.committed[index]:
+                raise BrokenInvariant(f"node {node.number} leads, and its entry {index} is not the committed one")
+
+    def _learn_commit(self, node: SimulatedNode, member: Member, truth: ClusterTruth, before: int) -> None:
+        raft = member.raft
+        first = max(before, raft.log.boundary_index) + 1
+        for index, line in enumerate(raft.log.lines(first, raft.commit_index + 1), first):
+            truth.learn_committed(index, line)
+        if raft.commit_index >= len(truth.committed):
+            raise BrokenInvariant(f"node {node.number} commits {raft.commit_index}, which nobody has committed")
+        if raft.leadership is not None:
+            self._check_majority(node, member)
+
+    def _check_majority(self, node: SimulatedNode, member: Member) -> None:
+        """What a leader commits is on the disks of a majority of the voters in force, whatever happens next."""
+        raft = member.raft
+        index = raft.commit_index
+        term = raft.log.term_at(index)
+        have = []
+        for voter in raft.voters:
+            holder = self._disk_of(voter)
+            if holder is None:
+                continue
+            disk = holder.disk
+            if disk.term_at(index) == term or (disk.stored_index > index and disk.stored is not None):
+                have.append(voter)
+        if 2 * len(have) <= len(raft.voters) and index > raft.log.boundary_index:
+            raise BrokenInvariant(
+                f"node {node.number} commits {index} of term {term} with {len(have)} of {len(raft.voters)} disks"
+            )
+
+    def _check_state(self, node: SimulatedNode, member: Member, truth: ClusterTruth, seen: _Seen) -> None:
+        """State machine safety: at the same index the same state, on all nodes, for ever."""
+        applied = member.raft.last_applied
+        newest = truth.state_indexes[bisect_right(truth.state_indexes, applied) - 1]
+        if newest > seen.state_index or seen.state_index > applied:
+            seen.state_index = newest
+            if node_lines(member.state) != truth.state_at(applied):
+                raise BrokenInvariant(
+                    f"node {node.number}: after entry {applied} the cluster's state differs:\n"
+                    f"{node_lines(member.state).decode()}should be\n{truth.state_at(applied).decode()}"
+                )
+        if node.machine.digest != truth.digest_at(applied):
+            raise BrokenInvariant(f"node {node.number}: after entry {applied} the state machine's state differs")
+
+    # ------------------------------------------------------------------ what nodes do
+
+    def command_applied(self, node: SimulatedNode, index: int, command: bytes, digest: bytes, result: bytes) -> None:
+        """A state machine took a command."""
+        truth = self._truth_of(node)
+        if truth is None:
+            raise BrokenInvariant(f"node {node.number} applies {index} and is in no cluster")
+        number, inner = split_command(command)
+        newest = truth.command_indexes[-1] if truth.command_indexes else 0
+        if index > newest:
+            if number in truth.commands:
+                raise BrokenInvariant(f"operation {number} is applied at {truth.commands[number].index} and at {index}")
+            truth.commands[number] = _Command(index, inner, result)
+            truth.command_indexes.append(index)
+            truth.digests.append(digest)
+        elif truth.digest_at(index) != digest or truth.commands[number].index != index:
+            raise BrokenInvariant(f"node {node.number} applies another command at {index}, or in another state")
+
+    def machine_restored(self, node: SimulatedNode, index: int, digest: bytes) -> None:
+        """A state machine took a snapshot, or what the disk held."""
+        truth = self._truth_of(node)
+        if index and truth is not None and truth.digest_at(index) != digest:
+            raise BrokenInvariant(f"node {node.number} restores another state of index {index}")
+
+    def job_ordered(self, node: SimulatedNode, job: StoreJob) -> None:
+        """A log changes: the same index and term mean the same entry and, before it, the same log."""
+        truth = self._truth_of(node)
+        if truth is None or not job.lines or node.member is None:
+            return
+        log = node.member.raft.log
+        before = log.term_at(job.first_index - 1) if job.first_index > log.boundary_index else -1
+        for index, line in enumerate(job.lines, job.first_index):
+            term = term_of(line)
+            known = truth.lines.get((index, term))
+            if known is None:
+                truth.lines[index, term] = (line, before)
+            elif known[0] != line or (before >= 0 and known[1] >= 0 and known[1] != before):
+                raise BrokenInvariant(f"node {node.number}: entry {index} of term {term} is {line!r}, was {known[0]!r}")
+            before = term
+
+    def hard_state_stored(self, node: SimulatedNode) -> None:
+        """A term and vote are durable: one vote a term, in all of the node's lives."""
+        hard = node.disk.hard
+        if hard.voted_for is None or node.cluster_id is None:
+            return
+        votes = self.truth(node.cluster_id).votes
+        known = votes.setdefault((node.node_id, hard.current_term), hard.voted_for)
+        if known != hard.voted_for:
+            raise BrokenInvariant(
+                f"node {node.number} votes in term {hard.current_term} for {known[:8]} and {hard.voted_for[:8]}"
+            )
+
+    def message_sent(self, node: SimulatedNode, end: End, message: Message) -> None:
+        """What a message promises is on the sender's disk before it leaves."""
+        kind = type(message)
+        disk = node.disk
+        if kind in (Hello, Hi) and not node.disk.stored:
+            raise BrokenInvariant(f"node {node.number} greets before its id is stored")
+        if isinstance(message, AppendEntriesAck):
+            self._check_ack(node, message)
+        elif isinstance(message, (AppendEntries, SnapshotPiece)):
+            if disk.hard.current_term < message.term:
+                raise BrokenInvariant(f"node {node.number} leads term {message.term}, which is not stored")
+        elif isinstance(message, Vote):
+            voted = disk.hard.voted_for == end.other.site.node_id and disk.hard.current_term == message.term
+            if disk.hard.current_term < message.term or (message.granted and not voted):
+                raise BrokenInvariant(f"node {node.number} sends a vote of term {message.term} that is not stored")
+        elif isinstance(message, VoteRequest) and (disk.hard.current_term, disk.hard.voted_for) != (
+            message.term,
+            node.node_id,
+        ):
+            raise BrokenInvariant(f"node {node.number} stands in term {message.term}, which is not stored")
+
+    def _check_ack(self, node: SimulatedNode, ack: AppendEntriesAck) -> None:
+        disk = node.disk
+        if disk.hard.current_term < ack.term:
+            raise BrokenInvariant(f"node {node.number} answers in term {ack.term}, which is not stored")
+        if not ack.success:
+            return
+        if ack.index > disk.last_index:
+            raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, and {disk.last_index} is stored")
+        truth = self._truth_of(node)
+        leader = self._disk_of(truth.leaders.get(ack.term, "")) if truth is not None else None
+        if leader is None or leader.member is None or leader.member.raft.current_term != ack.term:
+            return
+        log, term = leader.member.raft.log, disk.term_at(ack.index)
+        if leader.member.raft.leadership is None or term is None or not log.boundary_index < ack.index:
+            return
+        if ack.index > log.last_index or log.term_at(ack.index) != term:
+            raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, where the leader has another entry")

@@ -1,0 +1,645 @@
+"""One simulated node: a real `Member`, and around it what `engine`, `net` and `storage` are to a real one.
+
+Floor 5. It carries out orders with delays of its own and decides nothing of the protocol. Faults come from outside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..cluster.sessions import Sessions
+from ..cluster.snapshot import app_header, split_head, split_sessions
+from ..consensus import Standing
+from ..errors import SnapshotError, StorageError
+from ..hot import nodesconf
+from ..member import Capture, Identity, InstallOrder, Member, Orders, Origin, PieceRead, PieceWrite, Rewrite, StoreJob
+from ..messages import Message
+from ..records import Address
+from ..storage import AppFile, app_of
+from .disk import SimulatedDisk
+from .machine import WatchedMachine
+from .network import End
+
+if TYPE_CHECKING:
+    from .simulation import Simulation
+
+__all__ = ["SimulatedNode"]
+
+
+class _Target:
+    """Something that is dialled: kept up where `kept`."""
+
+    __slots__ = ("address", "end", "failures", "kept", "key")
+
+    def __init__(self, key: str, address: tuple[str, int], kept: bool) -> None:
+        self.key = key
+        self.address = address
+        self.kept = kept
+        self.failures = 0
+        self.end: End | None = None
+
+
+@dataclass(slots=True)
+class _Source:
+    """A snapshot to send."""
+
+    data: bytes
+    closed: bool = False
+
+
+class SimulatedNode:
+    """One node, up or down. `number` begins at 1; `life` counts its starts; `member` is None while it is down."""
+
+    def __init__(self, simulation: Simulation, number: int) -> None:
+        self.number = number
+        self.simulation = simulation
+        self.disk = SimulatedDisk()
+        self.life = 0
+        self.member: Member | None = None
+        self.node_id = ""
+        self.paused_until = 0.0
+        self.disk_stalled_until = 0.0
+        self.disk_slowness = 1.0
+        self.stopping = False
+        self.ends: dict[int, End] = {}
+        self._ip_count = 0
+        self._loading_cluster: str | None = None
+        self._clear()
+        drift = simulation.faults.clock_drift
+        self._rate = 1.0 + drift * (2 * simulation.rng.random() - 1)
+        self._offset = 1000.0 * simulation.rng.random()
+
+    def _clear(self) -> None:
+        """Nothing is known of an earlier life."""
+        self.ends = {}
+        self._targets: dict[str, _Target] = {}
+        self._jobs: deque[StoreJob | tuple[Rewrite, bool]] = deque()
+        self._job: StoreJob | Rewrite | None = None
+        self._scheduled = False
+        self._timer_at: float | None = None
+        self._timer = 0
+        self._compacting = False
+        self._settled = False
+        self._incoming: bytearray | None = None
+        self._pieces_free_at = 0.0
+        self._states_free_at = 0.0
+        self.stopping = False
+
+    # ------------------------------------------------------------------ what is asked of it
+
+    @property
+    def ip(self) -> str:
+        """Where it is."""
+        return f"10.0.{self._ip_count}.{self.number}"
+
+    @property
+    def address(self) -> Address:
+        """What it announces."""
+        return Address(self.ip, 7000, 17000, "", {"tls-port": "0"})
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process runs, paused or not."""
+        return self.member is not None
+
+    @property
+    def listens(self) -> bool:
+        """Whether others can connect: once what it loaded, its id above all, is stored."""
+        return self._settled
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it runs and is a member of a cluster."""
+        return self.member is not None and self.member.standing is Standing.MEMBER
+
+    @property
+    def machine(self) -> WatchedMachine:
+        """Its state machine, under watch."""
+        if self.member is None or not isinstance(self.member.state_machine, WatchedMachine):
+            raise ValueError(f"node {self.number} is down")
+        return self.member.state_machine
+
+    @property
+    def cluster_id(self) -> str | None:
+        """Its cluster, also while it is being loaded."""
+        return self.member.cluster_id if self.member is not None else self._loading_cluster
+
+    def clock(self) -> float:
+        """Its own clock, which no other node's agrees with."""
+        return self._offset + self._rate * self.simulation.timeline.now
+
+    def note(self, what: str, detail: Any = "") -> None:
+        """For the trace."""
+        self.simulation.trace.note(self.simulation.timeline.now, self.number, what, detail)
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """The process starts from what its folder holds."""
+        simulation, checks = self.simulation, self.simulation.checks
+        self.life += 1
+        self._clear()
+        config = simulation.config
+        conf = self.disk.load(simulation.rng)
+        machine = WatchedMachine(
+            simulation.new_machine(),
+            lambda index, command, digest, result: checks.command_applied(self, index, command, digest, result),
+            lambda index, digest: checks.machine_restored(self, index, digest),
+        )
+        sessions = Sessions(config.session_window, config.session_result_bytes, config.max_sessions)
+        self.member = None
+        if conf is None:
+            origin = Origin.fresh(Identity(simulation.new_id(), simulation.new_id(), self.address))
+        else:
+            app = app_of(conf)
+            origin = Origin.of_file(conf, self.address)
+            if app is not None:
+                sessions = self._restored(machine, app, sessions, origin.cluster_id)
+        self.node_id = origin.identity.node_id
+        self.member = Member(origin, config, simulation.rng, simulation.new_id, machine, sessions, now=self.clock())
+        if conf is None:
+            self.member.order_rewrite(None)
+        self.note("start", (origin.standing.value, origin.hard_state.current_term, self.node_id[:8]))
+        checks.started(self)
+        self._schedule()
+
+    def _restored(
+        self, machine: WatchedMachine, app: AppFile, empty: Sessions, cluster_id: str | None = None
+    ) -> Sessions:
+        data = self.disk.apps[app.name]
+        if len(data) != app.length or nodesconf.crc64(data) != app.crc:
+            raise StorageError(f"{app.name} is not what was stored")
+        config = self.simulation.config
+        table, rest = split_sessions(self._cut_up(data))
+        sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
+        self._loading_cluster = cluster_id
+        machine.restore(rest)
+        return sessions
+
+    def _cut_up(self, data: bytes) -> Iterable[bytes]:
+        at, rng = 0, self.simulation.rng
+        while at < len(data):
+            size = rng.randint(1, 200)
+            yield data[at : at + size]
+            at += size
+
+    def crash(self, *, power: bool = False) -> None:
+        """The process ends at once. What was not synced is lost, or a part of it kept; `power`: no peer is told."""
+        if self.member is None:
+            return
+        if isinstance(self._job, StoreJob):
+            before = self.disk.hard
+            self.disk.store_part(self._job, self.simulation.rng)
+            if self.disk.hard != before:
+                self.simulation.checks.hard_state_stored(self)
+        self.note("crash", "power" if power else "kill")
+        for end in list(self.ends.values()):
+            self.simulation.network.close(end, "the process ended", silently=power)
+        self.member = None
+        self.paused_until = 0.0
+        self._clear()
+        self.life += 1
+        self.simulation.workload.node_died(self)
+
+    def wipe(self, *, new_address: bool = False) -> None:
+        """The folder is emptied: what starts next is another node."""
+        self.crash()
+        self.disk = SimulatedDisk()
+        self.node_id = ""
+        if new_address:
+            self._ip_count += 1
+
+    def move(self) -> None:
+        """While it is down: it comes back under another address."""
+        self._ip_count += 1
+
+    def pause(self, seconds: float) -> None:
+        """The process does not run for a while, and then goes on."""
+        self.note("pause", f"{seconds:.3f}")
+        self.paused_until = max(self.paused_until, self.simulation.timeline.now + seconds)
+
+    def stall_disk(self, seconds: float) -> None:
+        """Its disk does not come back for a while."""
+        self.note("stall", f"{seconds:.3f}")
+        self.disk_stalled_until = max(self.disk_stalled_until, self.simulation.timeline.now + seconds)
+
+    def recover(self) -> None:
+        """Its pause and its disk's troubles are over."""
+        self.paused_until = self.simulation.timeline.now
+        self.disk_stalled_until = 0.0
+        self.disk_slowness = 1.0
+
+    # ------------------------------------------------------------------ turns
+
+    def later(self, delay: float, call: Callable[..., None], *args: Any) -> None:
+        """An input of this life, after a delay."""
+        timeline = self.simulation.timeline
+        timeline.at(timeline.now + delay, self._arrive, self.life, call, args)
+
+    def now(self, call: Callable[..., None], *args: Any) -> None:
+        """An input of this life, now; or when its pause is over."""
+        self._arrive(self.life, call, args)
+
+    def _arrive(self, life: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        if life != self.life or self.member is None:
+            return
+        timeline = self.simulation.timeline
+        if self.paused_until > timeline.now:
+            timeline.at(self.paused_until, self._arrive, life, call, args)
+            return
+        call(*args)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._scheduled:
+            return
+        self._scheduled = True
+        timeline, rng = self.simulation.timeline, self.simulation.rng
+        delay = 0.0 if rng.random() < 0.7 else 0.0005 * rng.random()
+        timeline.at(timeline.now + delay, self._turn, self.life)
+
+    def _turn(self, life: int) -> None:
+        member, timeline = self.member, self.simulation.timeline
+        if life != self.life or member is None:
+            return
+        if self.paused_until > timeline.now:
+            timeline.at(self.paused_until, self._turn, life)
+            return
+        self._scheduled = False
+        now = self.clock()
+        orders = member.take(now)
+        self._carry_out(member, orders)
+        self.simulation.checks.committed(self, member)
+        applied = member.raft.last_applied
+        more = member.apply(now, self.simulation.apply_budget())
+        self._answer(member.orders)
+        self.simulation.checks.turned(self, member)
+        if more or orders.busy or member.raft.last_applied != applied:
+            self._schedule()
+        self._set_timer(orders.wake_at)
+        if not self._settled and self._job is None and not self._jobs:
+            self._settled = True
+            member.propose_own_address(now)
+            self._schedule()
+
+    def _set_timer(self, wake_at: float) -> None:
+        timeline = self.simulation.timeline
+        when = max((wake_at - self._offset) / self._rate, timeline.now) + 0.0001 + 0.001 * self.simulation.rng.random()
+        if self._timer_at is None or when < self._timer_at:
+            self._timer += 1
+            self._timer_at = when
+            timeline.at(when, self._on_timer, self.life, self._timer)
+
+    def _on_timer(self, life: int, timer: int) -> None:
+        if life != self.life or timer != self._timer or self.member is None:
+            return
+        timeline = self.simulation.timeline
+        if self.paused_until > timeline.now:
+            # Behind all that arrived meanwhile: a loop that wakes up reads its sockets before it runs its timers.
+            timeline.at(self.paused_until + 1e-9, self._on_timer, life, timer)
+            return
+        self._timer_at = None
+        self.member.tick(self.clock())
+        self._schedule()
+
+    def _carry_out(self, member: Member, orders: Orders) -> None:
+        checks, network = self.simulation.checks, self.simulation.network
+        if orders.store is not None:
+            checks.job_ordered(self, orders.store)
+            self._jobs.append(orders.store)
+        for rewrite in orders.rewrites:
+            self._jobs.append((rewrite, True))
+        self._start_job()
+        by_link: dict[int, list[Message]] = {}
+        for number, message in orders.sends:
+            by_link.setdefault(number, []).append(message)
+        for number, messages in by_link.items():
+            end = self.ends.get(number)
+            if end is not None:
+                for message in messages:
+                    checks.message_sent(self, end, message)
+                network.send(end, messages)
+        for number, reason in orders.closes:
+            end = self.ends.get(number)
+            if end is not None:
+                network.close(end, reason)
+                self.link_is_closed(end, reason)
+        for number in orders.identified:
+            end = self.ends.get(number)
+            if end is not None and end.key in self._targets:
+                self._targets[end.key].failures = 0
+        if orders.dial is not None:
+            self._want(orders.dial)
+        self._carry_out_snapshots(orders)
+        self._answer(orders)
+        for event in orders.events:
+            self.note("event", f"{event.kind} {(event.node_id or '')[:8]}")
+        for severity, text in orders.log:
+            self.note("log", text)
+            if severity >= 50:
+                checks.critical(self, text)
+        if orders.wants_rewrite:
+            self.compact()
+
+    def _answer(self, orders: Orders) -> None:
+        for token, result, error in orders.answers:
+            token.answered(self, result, error)
+        orders.answers.clear()
+
+    # ------------------------------------------------------------------ links
+
+    def link_is_open(self, end: End) -> None:
+        """The network made a link, dialled or accepted."""
+        self.ends[end.number] = end
+        self.now(self._opened, end)
+
+    def _opened(self, end: End) -> None:
+        if self.member is not None and not end.closed:
+            self.member.link_opened(end.number, end.key, end.other.site.ip, self.ip, self.clock())
+
+    def messages_came(self, end: End, messages: list[Message]) -> None:
+        """The network brings messages."""
+        if end.number in self.ends:
+            self.now(self._take_messages, end, messages)
+
+    def _take_messages(self, end: End, messages: list[Message]) -> None:
+        if self.member is None or end.number not in self.ends:
+            return
+        for message in messages:
+            self.note(type(message).__name__, (f"from n{end.other.site.number}", message))
+        self.member.link_messages(end.number, messages, self.clock())
+
+    def link_is_closed(self, end: End, reason: str) -> None:
+        """A link is gone."""
+        if self.ends.get(end.number) is end:
+            self.now(self._closed, end, reason)
+
+    def _closed(self, end: End, reason: str) -> None:
+        if self.ends.pop(end.number, None) is None or self.member is None:
+            return
+        self.note("closed", f"{end.number} n{end.other.site.number}: {reason}")
+        self.member.link_closed(end.number, reason, self.clock())
+        target = self._targets.get(end.key or "")
+        if target is not None and target.end is end:
+            target.end = None
+            self._dial_again(target)
+
+    def _want(self, targets: dict[str, tuple[str, int]]) -> None:
+        for key in sorted(self._targets):
+            target = self._targets[key]
+            if target.kept and targets.get(key) != target.address:
+                del self._targets[key]
+                if target.end is not None:
+                    self.simulation.network.close(target.end, "no longer wanted")
+                    self.link_is_closed(target.end, "no longer wanted")
+        for key in sorted(targets.keys() - self._targets.keys()):
+            self._targets[key] = _Target(key, targets[key], True)
+            self._dial(self._targets[key])
+
+    def meet(self, other: SimulatedNode, token: Any) -> None:
+        """A client of this node says MEET."""
+        self.now(self._meet, other, token)
+
+    def _meet(self, other: SimulatedNode, token: Any) -> None:
+        if self.member is None:
+            return
+        if not self._settled:
+            self.later(0.01, self._meet, other, token)
+            return
+        self.note("meet", f"n{other.number}")
+        key = self.member.meet(token, self.clock())
+        self._targets[key] = _Target(key, (other.ip, 17000), False)
+        self._dial(self._targets[key])
+
+    def _dial(self, target: _Target) -> None:
+        self.later(self.simulation.network.delay(), self._connect, target)
+
+    def _connect(self, target: _Target) -> None:
+        if self._targets.get(target.key) is not target:
+            return
+        simulation = self.simulation
+        end = simulation.network.connect(self, target.key, simulation.node_at(target.address[0]))
+        if end is None:
+            timeout = simulation.config.node_timeout / 2 * simulation.rng.random()
+            self.later(timeout, self._dial_failed, target)
+            return
+        target.end = end
+        self.ends[end.number] = end
+        self._opened(end)
+
+    def _dial_failed(self, target: _Target) -> None:
+        if self._targets.get(target.key) is target and self.member is not None:
+            self.member.meetings.failed(target.key, "cannot connect")
+            self._dial_again(target)
+
+    def _dial_again(self, target: _Target) -> None:
+        if not target.kept:
+            del self._targets[target.key]
+            return
+        upper = min(1.0, 0.05 * 2.0 ** min(target.failures + 1, 6))
+        target.failures += 1
+        self.later(upper * (0.5 + 0.5 * self.simulation.rng.random()), self._connect, target)
+
+    # ------------------------------------------------------------------ storage
+
+    def _start_job(self) -> None:
+        """One job at a time; what queued up meanwhile is one write and one sync."""
+        if self._job is not None or not self._jobs:
+            return
+        first = self._jobs.popleft()
+        if isinstance(first, StoreJob):
+            self._job = self._merged(first)
+            self._disk_later(self._stored, self._job)
+        else:
+            self._job = first[0]
+            self._disk_later(self._rewritten, *first)
+
+    def _disk_later(self, call: Callable[..., None], *args: Any) -> None:
+        simulation = self.simulation
+        delay = simulation.faults.disk_delay * self.disk_slowness * (0.3 + simulation.rng.random())
+        self.later(max(delay, self.disk_stalled_until - simulation.timeline.now), self._disk_done, call, args)
+
+    def _disk_done(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        remaining = self.disk_stalled_until - self.simulation.timeline.now
+        if remaining > 0:
+            self.later(remaining, self._disk_done, call, args)
+        else:
+            call(*args)
+
+    def _merged(self, job: StoreJob) -> StoreJob:
+        """What the engine makes of a queue: see there."""
+        lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
+        while self._jobs:
+            following = self._jobs[0]
+            if not isinstance(following, StoreJob) or following.image or following.truncate_from is not None:
+                break
+            if following.lines:
+                first_index = following.first_index if not lines else first_index
+                lines += following.lines
+            hard_state = following.hard_state or hard_state
+            ticket = following.ticket
+            self._jobs.popleft()
+        return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
+
+    def _stored(self, job: StoreJob) -> None:
+        member = self.member
+        if member is None:
+            return
+        self._job = None
+        before = self.disk.hard
+        self.disk.store(job)
+        if self.disk.hard != before:
+            self.simulation.checks.hard_state_stored(self)
+        member.stored(job.ticket, self.clock())
+        self._start_job()
+        config, disk = self.simulation.config, self.disk
+        state_bytes = 300 * len(member.state.nodes) + sum(map(len, disk.apps.values()))
+        if disk.log_bytes > max(config.rewrite_min_bytes, config.rewrite_factor * state_bytes):
+            self.compact()
+
+    def _rewritten(self, rewrite: Rewrite, must: bool) -> None:
+        member = self.member
+        if member is None:
+            return
+        self._job = None
+        if must or rewrite.image.last_applied > self.disk.stored_index:
+            self.disk.rewrite(rewrite.image, rewrite.keep_above)
+        if rewrite.token:
+            member.rewritten(rewrite.token, self.clock())
+        else:
+            self._compacting = False
+        self._start_job()
+
+    def compact(self) -> bool:
+        """Moves the stored state up to what is applied now. Whether begun."""
+        member = self.member
+        if member is None or self._compacting or member.snapshots.installing:
+            return False
+        if member.standing not in (Standing.MEMBER, Standing.REMOVED):
+            return False
+        if member.raft.last_applied <= self.disk.stored_index:
+            return False
+        self._compacting = True
+        self.note("compact", f"to {member.raft.last_applied}")
+        self._state_later(self._state_written, member.capture())
+        return True
+
+    def _state_written(self, capture: Capture) -> None:
+        image = capture.image
+        if capture.app_pieces is not None:
+            image = replace(image, app=self.disk.keep_app(capture.index, b"".join(capture.app_pieces)))
+        self._jobs.append((Rewrite(0, image, capture.index), False))
+        self._start_job()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the storage has nothing left to do."""
+        return self._job is None and not self._jobs and not self._compacting
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _state_later(self, call: Callable[..., None], *args: Any) -> None:
+        """Work of the thread for state files: one after another."""
+        self._states_free_at = self._worker_delay(self._states_free_at)
+        self.later(self._states_free_at - self.simulation.timeline.now, call, *args)
+
+    def _piece_later(self, call: Callable[..., None], *args: Any) -> None:
+        """Work of the thread for pieces: one after another."""
+        self._pieces_free_at = self._worker_delay(self._pieces_free_at)
+        self.later(self._pieces_free_at - self.simulation.timeline.now, call, *args)
+
+    def _worker_delay(self, free_at: float) -> float:
+        simulation = self.simulation
+        delay = simulation.faults.disk_delay * self.disk_slowness * (0.3 + simulation.rng.random())
+        if simulation.rng.random() < 0.1:
+            delay *= 20
+        return max(free_at, simulation.timeline.now) + delay
+
+    def _carry_out_snapshots(self, orders: Orders) -> None:
+        member = self.member
+        if member is None:
+            return
+        if orders.build_snapshot:
+            if member.snapshots.installing:
+                member.snapshots.build_failed()
+            else:
+                self._state_later(self._built, member.capture())
+        for read in orders.piece_reads:
+            self._piece_later(self._piece_read, read)
+        if orders.abandon_incoming:
+            self._piece_later(self._abandon)
+        for write in orders.piece_writes:
+            self._piece_later(self._piece_written, write)
+        if orders.install is not None:
+            self._state_later(self._installed, orders.install)
+        for handle in orders.release:
+            self._piece_later(self._release, handle)
+
+    def _built(self, capture: Capture) -> None:
+        if self.member is None:
+            return
+        data = capture.node_lines
+        if capture.app_pieces is not None:
+            app = b"".join(capture.app_pieces)
+            data += app_header(len(app), nodesconf.crc64(app)) + app
+        self.note("built", f"snapshot {capture.index}, {len(data)} bytes")
+        old = self.member.snapshots.built(capture, len(data), _Source(data))
+        if old is not None:
+            self._piece_later(self._release, old)
+
+    def _release(self, source: _Source) -> None:
+        source.closed = True
+
+    def _piece_read(self, order: PieceRead) -> None:
+        if self.member is not None and not order.source.closed:
+            data = order.source.data[order.offset : order.offset + order.size]
+            self.member.snapshots.piece_read(order, data, self.clock())
+
+    def _abandon(self) -> None:
+        self._incoming = None
+
+    def _piece_written(self, order: PieceWrite) -> None:
+        if self.member is None:
+            return
+        snapshots = self.member.snapshots
+        if order.begin:
+            self._incoming = bytearray()
+        if self._incoming is None:
+            snapshots.refused(order.name, "its beginning was given up")
+            return
+        if order.offset != len(self._incoming):
+            raise StorageError(f"a piece at {order.offset}, where {len(self._incoming)} is next")
+        self._incoming += order.data
+        if not order.last:
+            snapshots.piece_written(order.name, order.offset + len(order.data), self.clock())
+            return
+        data, self._incoming = bytes(self._incoming), None
+        try:
+            head = split_head(data)
+            if head is None or len(data) != order.total:
+                raise SnapshotError("it is not whole")
+            app = None
+            if head.app_length is not None:
+                if nodesconf.crc64(data[head.app_offset :]) != head.app_crc:
+                    raise SnapshotError("its checksum is wrong")
+                app = self.disk.keep_app(order.index, data[head.app_offset :])
+        except SnapshotError as error:
+            snapshots.refused(order.name, str(error))
+            return
+        if not snapshots.whole(order.name, head.nodes, app, self.clock()) and app is not None:
+            self.disk.apps.pop(app.name)
+
+    def _installed(self, order: InstallOrder) -> None:
+        member = self.member
+        if member is None:
+            return
+        if order.app is None:
+            sessions = member.new_sessions()
+            self.machine.restore(())
+        else:
+            sessions = self._restored(self.machine, order.app, member.new_sessions(), member.cluster_id)
+        self.note("install", f"snapshot {order.name[2]}")
+        member.snapshots.installed(order.name, sessions, order.app, self.clock())

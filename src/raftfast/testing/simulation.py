@@ -1,0 +1,343 @@
+"""A cluster in virtual time: real members, modelled links and disks, one seed for everything.
+
+Floor 5. `Simulation(seed).run()` forms a cluster, lets clients and faults loose on it, heals it, and wants it live and
+equal. Tests may also drive it step by step: crash, pause, partition, propose, run until something holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import NoReturn
+
+from ..config import Config
+from ..consensus import Standing
+from ..errors import RaftError
+from ..statemachine import StateMachine
+from .faults import Faults, draw_config, draw_faults
+from .invariants import BrokenInvariant, Checks
+from .machine import Registers
+from .network import Network
+from .process import SimulatedNode
+from .storm import Storm
+from .timeline import Timeline, Trace
+from .workload import Barrier, Change, Operation, Workload, default_command
+
+__all__ = ["Simulation", "SimulationFailure"]
+
+
+class SimulationFailure(AssertionError):
+    """A run broke a rule. The text has the seed, the rule, and the last things that happened."""
+
+    def __init__(self, seed: int, nodes: int, reason: str, trace: str) -> None:
+        super().__init__(
+            f"{trace}\n\n{reason}\n\nseed {seed}, {nodes} nodes: "
+            f"python -m raftfast.testing --seed {seed} --nodes {nodes} runs it again"
+        )
+        self.seed = seed
+        self.nodes = nodes
+        self.reason = reason
+
+
+class Simulation:
+    """One run. The same seed and arguments give the same run.
+
+    `config` and `faults` None: drawn by the seed. `state_machine` makes an empty machine for each start of a node;
+    `command` draws a command for it. `keep` is how many lines of the trace are kept.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        *,
+        state_machine: Callable[[], StateMachine] = Registers,
+        command: Callable[[Random], bytes] = default_command,
+        config: Config | None = None,
+        faults: Faults | None = None,
+        keep: int = 400,
+    ) -> None:
+        self.seed = seed
+        self.size = nodes
+        self.rng = Random(seed)
+        self.config = config if config is not None else draw_config(self.rng)
+        self.faults = faults if faults is not None else draw_faults(self.rng)
+        self.new_machine = state_machine
+        self.timeline = Timeline()
+        self.trace = Trace(keep)
+        self.nodes: list[SimulatedNode] = []
+        self.checks = Checks(self.nodes)
+        self.network = Network(self.timeline, self.rng, self.faults)
+        self.network.codec = self.rng.random() < 0.1
+        self.workload = Workload(self, command)
+        self.storm = Storm(self)
+        self.cluster_id: str | None = None
+        self._small_budget = self.rng.random() < 0.3
+        for _ in range(nodes):
+            self._new_node().start()
+
+    # ------------------------------------------------------------------ what nodes ask of it
+
+    def new_id(self) -> str:
+        """An id of 40 hex digits."""
+        return f"{self.rng.getrandbits(160):040x}"
+
+    def apply_budget(self) -> int:
+        """How many entries a turn may apply."""
+        return self.rng.randint(1, 4) if self._small_budget else 4096
+
+    def node_at(self, ip: str) -> SimulatedNode | None:
+        """The node at an address."""
+        return next((node for node in self.nodes if node.ip == ip), None)
+
+    # ------------------------------------------------------------------ time
+
+    def run_for(self, seconds: float) -> None:
+        """Lets virtual time pass."""
+        self.run_until(lambda: False, seconds)
+
+    def run_until(self, holds: Callable[[], bool], limit: float) -> bool:
+        """Goes on until `holds`, looked at after each step, for at most `limit` seconds. Whether it held."""
+        end, timeline = self.timeline.now + limit, self.timeline
+        try:
+            while not holds():
+                if not timeline.step(end):
+                    return holds()
+        except (BrokenInvariant, RaftError) as error:
+            self.fail(f"{type(error).__name__}: {error}", error)
+        except Exception as error:
+            self.fail(f"{type(error).__name__}: {error}", error)
+        return True
+
+    def fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        """The run is over: raises SimulationFailure with all that is known."""
+        where = "\n".join(self._describe(node) for node in self.nodes)
+        raise SimulationFailure(self.seed, self.size, f"{where}\n{reason}", self.trace.text()) from cause
+
+    def _describe(self, node: SimulatedNode) -> str:
+        member = node.member
+        if member is None:
+            return f"n{node.number} {node.node_id[:8]} is down, stored {node.disk.stored_index}+{len(node.disk.lines)}"
+        raft, log = member.raft, member.raft.log
+        return (
+            f"n{node.number} {node.node_id[:8]} {raft.standing.value} {raft.role.value} term {raft.current_term} leader "
+            f"{(raft.leader_id or '-')[:8]} log {log.boundary_index}({log.boundary_term})..{log.last_index}"
+            f"({log.last_term}) commit {raft.commit_index} applied {raft.last_applied} durable {raft.durable_index} "
+            f"voters {sorted(voter[:4] for voter in raft.voters)} "
+            f"members {sorted(other[:4] for other in raft.members)}"
+        )
+
+    # ------------------------------------------------------------------ a whole run
+
+    def run(self, duration: float | None = None) -> None:
+        """A whole run: form, rage, heal, converge. Raises SimulationFailure."""
+        timeout = self.config.node_timeout
+        self.form()
+        if self.rng.random() < 0.3:
+            self.run_for(timeout * self.rng.random())
+        self.workload.begin(self.rng.choice((3.0, 10.0, 40.0)) / timeout)
+        self.storm.begin()
+        self.run_for(duration if duration is not None else timeout * self.rng.uniform(10, 40))
+        self.storm.end()
+        self.heal()
+        self.run_for(timeout * self.rng.random())
+        self.workload.end()
+        self.converge()
+
+    def form(self) -> None:
+        """Makes one cluster of the nodes, by MEETs from everywhere."""
+        limit = self.timeline.now + 200 * self.config.node_timeout
+        first = self.nodes[0]
+        for node in self.nodes[1:]:
+            if self.rng.random() < 0.5:
+                first.meet(node, Change())
+            else:
+                node.meet(first, Change())
+            if self.rng.random() < 0.5:
+                self.run_for(0.2 * self.rng.random())
+        if self.size == 1:
+            self.workload.propose(first, b"r0 first")
+        while not self.run_until(self._is_formed, 5 * self.config.node_timeout):
+            if self.timeline.now > limit:
+                self.fail("no cluster was formed")
+            self._choose_cluster()
+            self.bring_in()
+        self._choose_cluster()
+
+    def _choose_cluster(self) -> None:
+        """Where the MEETs made two clusters the smaller ones are emptied: clusters never merge."""
+        sizes: dict[str, int] = {}
+        for node in self.nodes:
+            if node.member is not None and node.is_member and node.member.cluster_id is not None:
+                sizes[node.member.cluster_id] = sizes.get(node.member.cluster_id, 0) + 1
+        if not sizes:
+            self.cluster_id = None
+            return
+        self.cluster_id = max(sorted(sizes), key=lambda cluster_id: sizes[cluster_id])
+        for node in self.nodes:
+            if node.is_up and node.cluster_id not in (None, self.cluster_id):
+                node.wipe()
+                node.start()
+
+    def _is_formed(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.member is None:
+            return False
+        state = leader.member.state
+        wanted = min(self.size, self.config.max_voters)
+        return len(state.nodes) >= self.size and state.size >= wanted and len(self.members()) == len(self.nodes)
+
+    def leader(self) -> SimulatedNode | None:
+        """The leader of the highest term, if there is one."""
+        leaders = [node for node in self.nodes if node.member is not None and node.member.raft.is_leader]
+        return max(leaders, key=lambda node: node.member.raft.current_term if node.member else 0, default=None)
+
+    def members(self) -> list[SimulatedNode]:
+        """The nodes that run and are members."""
+        return [node for node in self.nodes if node.is_member]
+
+    def bring_in(self) -> None:
+        """Nodes that are alone MEET a member, or are met by one; forgotten ones are emptied first."""
+        members = [node for node in self.members() if node.cluster_id == self.cluster_id] or self.nodes[:1]
+        for node in self.nodes:
+            if node in members or node.member is None:
+                continue
+            if node.member.standing is Standing.REMOVED or self._is_forgotten(node):
+                node.wipe()
+                node.start()
+            other = self.rng.choice(members)
+            if node.is_up and other.is_up and node.member.standing is Standing.SINGLETON:
+                if self.rng.random() < 0.5:
+                    other.meet(node, Change())
+                else:
+                    node.meet(other, Change())
+
+    def _is_forgotten(self, node: SimulatedNode) -> bool:
+        """Whether the cluster has forgotten a node that still thinks that it belongs to it."""
+        if self.cluster_id is None or not node.is_member or node.cluster_id != self.cluster_id:
+            return False
+        return node.node_id in self.checks.truth(self.cluster_id).state.removed
+
+    # ------------------------------------------------------------------ explicit faults
+
+    def _new_node(self) -> SimulatedNode:
+        node = SimulatedNode(self, len(self.nodes) + 1)
+        self.nodes.append(node)
+        return node
+
+    def add_node(self) -> SimulatedNode:
+        """A fresh node, which some member meets."""
+        node = self._new_node()
+        node.start()
+        self.timeline.at(self.timeline.now + 0.1, self.bring_in)
+        return node
+
+    def restart_later(self, node: SimulatedNode, seconds: float) -> None:
+        """A node that is down starts again after a while, unless it was started meanwhile."""
+        self.timeline.at(self.timeline.now + seconds, self._restart, node, node.life)
+
+    def _restart(self, node: SimulatedNode, life: int) -> None:
+        if node.life == life and node.member is None:
+            node.start()
+
+    def stop_gracefully(self, node: SimulatedNode, down: float) -> None:
+        """A node hands over, stores its state, ends, and is back after `down` seconds."""
+        if node.stopping or node.member is None:
+            return
+        node.stopping = True
+        node.note("stops")
+        member = node.member
+        if member.raft.is_leader and len(member.raft.voters) > 1:
+            node.now(self._hand_over, node)
+        self.timeline.at(self.timeline.now, self._stop, node, node.life, self.timeline.now + self.config.node_timeout, down)
+
+    def _hand_over(self, node: SimulatedNode) -> None:
+        if node.member is not None:
+            try:
+                node.member.transfer(None, node.clock())
+            except RaftError as error:
+                node.note("refused", error)
+
+    def _stop(self, node: SimulatedNode, life: int, deadline: float, down: float) -> None:
+        if node.life != life or node.member is None:
+            return
+        busy = node.member.raft.is_leader or not node.settled or node.compact()
+        if busy and self.timeline.now < deadline:
+            self.timeline.at(self.timeline.now + 0.02, self._stop, node, life, deadline, down)
+        else:
+            node.crash()
+            self.restart_later(node, down)
+
+    def partition(self, *groups: Iterable[SimulatedNode]) -> None:
+        """Nothing gets through between nodes of different groups, until `heal`."""
+        numbers = [[node.number for node in group] for group in groups]
+        self.network.block(
+            (a, b) for one in numbers for other in numbers if one is not other for a in one for b in other
+        )
+
+    def heal(self) -> None:
+        """No fault any more: all nodes run, all links may be made, all disks are quick."""
+        self.trace.note(self.timeline.now, 0, "healed")
+        self.network.unblock()
+        self.faults = Faults(delay=min(self.faults.delay, 0.01), disk_delay=min(self.faults.disk_delay, 0.005))
+        self.network.calm(self.faults)
+        for node in self.nodes:
+            node.recover()
+            if node.member is None:
+                node.start()
+
+    # ------------------------------------------------------------------ the end
+
+    def converge(self) -> None:
+        """Within a bounded time the cluster is live, all nodes are members, and their states are equal."""
+        timeout = self.config.node_timeout
+        limit = self.timeline.now + 60 * timeout
+        marker: Operation | None = None
+        while True:
+            self.run_for(timeout)
+            self.bring_in_lost()
+            if marker is None or marker.state in ("never", "unknown"):
+                members = [node for node in self.members() if not self._is_forgotten(node)]
+                marker = self.workload.propose(self.rng.choice(members), b"r0 last") if members else None
+            elif marker.state == "done" and self._has_converged() and not self.workload.open:
+                break
+            if self.timeline.now > limit:
+                self.fail(f"no convergence: {marker!r}, still open: {list(self.workload.open)[:5]}")
+        try:
+            self.workload.check_end()
+        except BrokenInvariant as error:
+            self.fail(str(error), error)
+
+    def bring_in_lost(self) -> None:
+        """What was forgotten, or never came in, is brought in again."""
+        for node in self.nodes:
+            if self._is_forgotten(node):
+                node.wipe()
+                node.start()
+        self.bring_in()
+
+    def _has_converged(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.member is None:
+            return False
+        want = leader.member
+        for node in self.nodes:
+            member = node.member
+            if member is None or member.standing is not Standing.MEMBER or member.cluster_id != self.cluster_id:
+                return False
+            raft = member.raft
+            if raft.last_applied != want.raft.log.last_index or raft.leader_id != want.node_id:
+                return False
+            if member.state != want.state or member.sessions.encode() != want.sessions.encode():
+                return False
+            if node.machine.digest != leader.machine.digest or raft.voters != want.raft.voters:
+                return False
+        return True
+
+    def propose(self, node: SimulatedNode, command: bytes) -> Operation:
+        """A client's command at a node."""
+        return self.workload.propose(node, command)
+
+    def read(self, node: SimulatedNode) -> Barrier:
+        """A client's linearizable read at a node."""
+        return self.workload.barrier(node)

@@ -1,0 +1,376 @@
+"""What clients do in a run, and whether what they saw can be true: nothing acknowledged is lost, no stale read, once each.
+
+Floor 5. Operations are answered by the nodes through their tokens. Every write has an index, and so has every read: the
+one that was applied where it was served. So a history is linearizable if indexes never go back in real time, and each
+answer is that of the one true log; this is stricter than what linearizability asks, and cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from ..cluster.entries import Entry, NodeInfo, SlotChange
+from ..errors import Busy, Dropped, Expired, RaftError
+from ..member.proposals import Client
+from .invariants import BrokenInvariant, ClusterTruth
+from .machine import Registers
+
+if TYPE_CHECKING:
+    from .process import SimulatedNode
+    from .simulation import Simulation
+
+__all__ = ["Barrier", "Change", "Operation", "Workload", "default_command"]
+
+
+def default_command(rng: Random) -> bytes:
+    """A write to one of a few registers, of a value that may be long."""
+    size = rng.choice((0, 10, 10, 100, 300))
+    return b"r%d %d%s" % (rng.randrange(5), rng.getrandbits(40), b"\n\\x"[: size % 4] + b"." * size)
+
+
+class Operation:
+    """A command on its way: a write outside sessions, or one try after the other in a session.
+
+    `floor` is the greatest index that anybody had seen when it was called. `state` is `open`, `done`, `never` (it
+    certainly has no effect) or `unknown`.
+    """
+
+    def __init__(self, workload: Workload, number: int, command: bytes, session: _Session | None = None) -> None:
+        self.workload = workload
+        self.number = number
+        self.command = command
+        self.session = session
+        self.sequence = 0
+        self.floor = workload.greatest
+        self.state = "open"
+        self.index = 0
+        self.result: bytes | None = None
+        self.error: Exception | None = None
+        self.node: SimulatedNode | None = None
+        self.tries = 0
+
+    def answered(self, node: SimulatedNode, result: bytes | None, error: Exception | None) -> None:
+        """The node tells."""
+        if self.state != "open":
+            raise BrokenInvariant(f"operation {self.number} is answered twice")
+        self.error = error
+        if error is None:
+            self.workload.acknowledged(self, node, result)
+        elif self.session is not None and isinstance(error, (Expired, Dropped)):
+            self.node = None
+            self.workload.try_again(self)
+        else:
+            unknown = getattr(error, "may_take_effect", False) or (self.session is not None and self.tries > 1)
+            self.workload.ended(self, "unknown" if unknown else "never")
+
+    def __repr__(self) -> str:
+        return f"<Operation {self.number} {self.state} index={self.index} {self.error!r}>"
+
+
+class _Session:
+    """A session of a client that is not bound to a node."""
+
+    def __init__(self, client_id: str) -> None:
+        self.client = Client(client_id)
+        self.open = False
+
+
+class Barrier:
+    """A linearizable read: a barrier, then a look at the node's own state."""
+
+    def __init__(self, workload: Workload, key: bytes) -> None:
+        self.workload = workload
+        self.key = key
+        self.floor = workload.greatest
+        self.state = "open"
+        self.index = 0
+        self.node: SimulatedNode | None = None
+
+    def answered(self, node: SimulatedNode, result: Any, error: Exception | None) -> None:
+        """The node tells."""
+        if self.state != "open":
+            raise BrokenInvariant("a barrier is answered twice")
+        if error is not None:
+            if not isinstance(error, RaftError):
+                raise BrokenInvariant(f"a barrier ends with {error!r}")
+            self.workload.ended(self, "never")
+        else:
+            self.workload.read(self, node)
+
+
+class Change:
+    """A cluster entry, or a MEET: only that it is answered once is looked at."""
+
+    def __init__(self, workload: Workload | None = None) -> None:
+        self.workload = workload
+        self.state = "open"
+        self.error: Exception | None = None
+        self.node: SimulatedNode | None = None
+
+    def answered(self, node: SimulatedNode, result: Any, error: Exception | None) -> None:
+        """The node tells."""
+        if self.state != "open":
+            raise BrokenInvariant("a change is answered twice")
+        self.error = error
+        self.state = "done" if error is None else "failed"
+        if self.workload is not None:
+            self.workload.open.pop(self, None)
+
+
+class Workload:
+    """All clients of a run. `greatest` is the greatest index that a client has seen."""
+
+    def __init__(self, simulation: Simulation, command: Callable[[Random], bytes]) -> None:
+        self.simulation = simulation
+        self.greatest = 0
+        self.open: dict[Operation | Barrier | Change, None] = {}
+        self.counts = {"done": 0, "never": 0, "unknown": 0, "reads": 0}
+        self.running = False
+        self._command = command
+        self._number = 0
+        self._sessions: list[_Session] = []
+        self._never: list[Operation] = []
+        self._rate = 1.0
+
+    @property
+    def truth(self) -> ClusterTruth:
+        """What is true of the cluster that the clients talk to."""
+        cluster_id = self.simulation.cluster_id
+        if cluster_id is None:
+            raise ValueError("there is no cluster yet")
+        return self.simulation.checks.truth(cluster_id)
+
+    # ------------------------------------------------------------------ calls
+
+    def begin(self, calls_per_second: float) -> None:
+        """Clients call from now on, until `end`."""
+        self.running = True
+        self._rate = calls_per_second
+        self._next_call()
+
+    def end(self) -> None:
+        """No new calls."""
+        self.running = False
+
+    def _next_call(self) -> None:
+        if self.running:
+            timeline = self.simulation.timeline
+            timeline.at(timeline.now + self.simulation.rng.expovariate(self._rate), self._call)
+
+    def _call(self) -> None:
+        self._next_call()
+        rng = self.simulation.rng
+        nodes = self.simulation.members()
+        if not nodes or not self.running:
+            return
+        node = rng.choice(nodes)
+        kind = rng.random()
+        if kind < 0.15:
+            self.barrier(node)
+        elif kind < 0.4:
+            self._call_in_session(node)
+        else:
+            for _ in range(rng.choice((1, 1, 1, 3, 8))):
+                self.propose(node, self._command(rng))
+
+    def propose(self, node: SimulatedNode, command: bytes) -> Operation:
+        """A command outside sessions."""
+        operation = self._operation(node, command, None)
+        node.now(self._send, operation, node)
+        return operation
+
+    def _operation(self, node: SimulatedNode, command: bytes, session: _Session | None) -> Operation:
+        self._number += 1
+        operation = Operation(self, self._number, b"%d %s" % (self._number, command), session)
+        operation.node = node
+        self.open[operation] = None
+        return operation
+
+    def _send(self, operation: Operation, node: SimulatedNode) -> None:
+        member = node.member
+        if member is None or operation.state != "open":
+            return
+        operation.tries += 1
+        try:
+            if operation.session is None:
+                member.propose_app(operation.command, operation, node.clock())
+            else:
+                client, command = operation.session.client, operation.command if operation.sequence else b""
+                member.propose_in_session(client, operation.sequence, command, operation, node.clock())
+        except RaftError as error:
+            if operation.session is not None and isinstance(error, Busy):
+                operation.node = None
+                operation.tries -= 1
+                self.try_again(operation)
+            else:
+                operation.error = error
+                self.ended(operation, "never" if operation.tries == 1 else "unknown")
+
+    def _call_in_session(self, node: SimulatedNode) -> None:
+        rng, simulation = self.simulation.rng, self.simulation
+        if not self._sessions or (len(self._sessions) < 4 and rng.random() < 0.1):
+            session = _Session(simulation.new_id())
+            self._sessions.append(session)
+            node.now(self._send, self._operation(node, b"", session), node)
+            return
+        session = rng.choice(self._sessions)
+        if session.open and session.client.has_room(simulation.config.session_window):
+            operation = self._operation(node, self._command(rng), session)
+            operation.sequence = session.client.take_sequence()
+            node.now(self._send, operation, node)
+
+    def try_again(self, operation: Operation) -> None:
+        """The same command again, in its session, a little later, at whatever node."""
+        timeline = self.simulation.timeline
+        timeline.at(timeline.now + 0.2 * self.simulation.rng.random(), self._again, operation)
+
+    def _again(self, operation: Operation) -> None:
+        nodes = self.simulation.members()
+        if operation.state != "open" or operation.node is not None:
+            return
+        if nodes:
+            node = self.simulation.rng.choice(nodes)
+            operation.node = node
+            node.now(self._send, operation, node)
+        else:
+            self.try_again(operation)
+
+    def barrier(self, node: SimulatedNode) -> Barrier:
+        """A linearizable read at a node."""
+        barrier = Barrier(self, b"r%d" % self.simulation.rng.randrange(5))
+        barrier.node = node
+        self.open[barrier] = None
+        node.now(self._ask, barrier, node)
+        return barrier
+
+    def _ask(self, barrier: Barrier, node: SimulatedNode) -> None:
+        if node.member is not None:
+            node.member.barrier(barrier, node.clock())
+
+    def change(self, node: SimulatedNode, entry: Entry) -> Change:
+        """A cluster entry."""
+        change = Change(self)
+        change.node = node
+        self.open[change] = None
+        node.now(self._change, change, node, entry)
+        return change
+
+    def _change(self, change: Change, node: SimulatedNode, entry: Entry) -> None:
+        member = node.member
+        if member is None:
+            return
+        try:
+            member.propose_entry(entry, change, node.clock())
+        except RaftError as error:
+            change.answered(node, None, error)
+
+    def change_something(self, node: SimulatedNode) -> None:
+        """Some entry about slots or addresses."""
+        rng, member = self.simulation.rng, node.member
+        if member is None or node.node_id not in member.state.nodes:
+            return
+        state = member.state
+        target = rng.choice(sorted(state.nodes))
+        epoch = state.shard_epoch(state.nodes[target].shard_id) + rng.choice((0, 0, 0, 1))
+        first = rng.randrange(16300)
+        ranges = ((first, first + rng.randrange(80)),)
+        kind = rng.randrange(3)
+        if kind == 0:
+            self.change(node, SlotChange(None, 0, target, epoch, ranges))
+        elif kind == 1 and state.slots_of(target):
+            self.change(node, SlotChange(target, epoch, None, 0, state.slots_of(target)[:1]))
+        else:
+            mine = state.nodes[node.node_id]
+            self.change(node, NodeInfo(node.node_id, member.identity.info_text, not mine.nofailover))
+
+    # ------------------------------------------------------------------ answers
+
+    def acknowledged(self, operation: Operation, node: SimulatedNode, result: bytes | None) -> None:
+        """A write is done: what it was told must be what the log has made of it."""
+        session = operation.session
+        if session is not None and operation.sequence == 0:
+            session.open = True
+            self.ended(operation, "done")
+            return
+        if result is None:
+            raise BrokenInvariant(f"operation {operation.number} is acknowledged without a result")
+        known = self.truth.commands.get(operation.number)
+        if known is None:
+            raise BrokenInvariant(f"operation {operation.number} is acknowledged, and was never applied")
+        if known.result != result:
+            raise BrokenInvariant(f"operation {operation.number} is told {result!r}, and its result is {known.result!r}")
+        operation.index, operation.result = known.index, result
+        if known.index <= operation.floor:
+            raise BrokenInvariant(
+                f"operation {operation.number} stands at {known.index}, and {operation.floor} was seen before its call"
+            )
+        self.greatest = max(self.greatest, known.index)
+        self.ended(operation, "done")
+
+    def read(self, barrier: Barrier, node: SimulatedNode) -> None:
+        """A barrier passed: the node's own state is read at once."""
+        if node.member is None:
+            return
+        index = node.member.raft.last_applied
+        if index < barrier.floor:
+            raise BrokenInvariant(
+                f"a read at node {node.number} sees entry {index}, and {barrier.floor} was seen before its call"
+            )
+        barrier.index = index
+        self.greatest = max(self.greatest, index)
+        inner = node.machine.inner
+        if isinstance(inner, Registers):
+            value, written = inner.values.get(barrier.key, b""), self._written(barrier.key, index)
+            if value != written:
+                raise BrokenInvariant(f"a read at {index} sees {value!r}, and {written!r} was written")
+        self.counts["reads"] += 1
+        self.ended(barrier, "done")
+
+    def _written(self, key: bytes, index: int) -> bytes:
+        """What the last command up to `index` wrote to the register."""
+        truth = self.truth
+        for command in reversed(truth.commands.values()):
+            if command.index <= index:
+                name, _, value = command.inner.partition(b" ")
+                if name == key:
+                    return value
+        return b""
+
+    def ended(self, operation: Operation | Barrier, state: str) -> None:
+        """Nobody waits for it any more."""
+        operation.state = state
+        self.open.pop(operation, None)
+        self.counts[state] += 1
+        if isinstance(operation, Operation):
+            session = operation.session
+            if state == "never" and operation.command:
+                self._never.append(operation)
+            if session is not None:
+                session.client.done(operation.sequence)
+                if state != "done" and session in self._sessions:
+                    self._sessions.remove(session)
+
+    def node_died(self, node: SimulatedNode) -> None:
+        """Who waited for an answer of this node gets none."""
+        for operation in list(self.open):
+            if operation.node is not node:
+                continue
+            if isinstance(operation, Change):
+                operation.state = "failed"
+                self.open.pop(operation)
+            elif isinstance(operation, Operation) and operation.session is not None:
+                operation.node = None
+                self.try_again(operation)
+            else:
+                self.ended(operation, "unknown")
+
+    # ------------------------------------------------------------------ at the end
+
+    def check_end(self) -> None:
+        """What certainly has no effect must have none."""
+        commands = self.truth.commands
+        for operation in self._never:
+            if operation.number in commands:
+                raise BrokenInvariant(f"{operation!r} has no effect, and is applied at {commands[operation.number].index}")
