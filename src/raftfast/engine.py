@@ -81,10 +81,11 @@ class Engine:
         self._disk = disk_worker
         self._state_worker = ThreadPoolExecutor(1, "raftfast-state")
         self._piece_worker = ThreadPoolExecutor(1, "raftfast-pieces")
-        self._jobs: deque[StoreJob | tuple[Rewrite, bool]] = deque()
+        self._jobs: deque[StoreJob | tuple[Rewrite, int | None]] = deque()
         self._job_running = False
         self._incoming: IncomingSnapshot | None = None
         self._compacting = False
+        self._resets = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._scheduled = False
@@ -158,9 +159,11 @@ class Engine:
 
     def _carry_out(self, orders: Orders) -> None:
         if orders.store is not None:
+            if orders.store.image is not None and orders.store.image.reset:
+                self._resets += 1
             self._jobs.append(orders.store)
         for rewrite in orders.rewrites:
-            self._jobs.append((rewrite, True))
+            self._jobs.append((rewrite, None))
         self._start_job()
         self._send(orders)
         for number, reason in orders.closes:
@@ -218,8 +221,8 @@ class Engine:
             job = self._merge(first)
             self._submit(self._disk, lambda: self._store(job), lambda _: self._stored(job))
         else:
-            rewrite, must = first
-            self._submit(self._disk, lambda: self._rewrite(rewrite, must), lambda _: self._rewritten(rewrite))
+            rewrite, life = first
+            self._submit(self._disk, lambda: self._rewrite(rewrite, life), lambda _: self._rewritten(rewrite))
 
     def _merge(self, job: StoreJob) -> StoreJob:
         if not self._jobs:
@@ -254,11 +257,15 @@ class Engine:
         if self._file_has_grown():
             self.compact()
 
-    def _rewrite(self, rewrite: Rewrite, must: bool) -> None:
-        if not must and rewrite.image.last_applied <= self.storage.stored_index:
+    def _rewrite(self, rewrite: Rewrite, life: int | None) -> None:
+        """`life`: of the state that a compaction captured; None: this is no compaction, and must be carried out."""
+        overtaken = life is not None and (
+            life != self._resets or rewrite.image.last_applied <= self.storage.stored_index
+        )
+        if overtaken:  # a snapshot was installed meanwhile, or the node was reset: its old state must not come back
             if rewrite.image.app is not None:
                 self.storage.discard_app(rewrite.image.app)
-            return  # a snapshot was installed meanwhile
+            return
         self.storage.rewrite(_stored_state(rewrite.image), rewrite.keep_above)
 
     def _rewritten(self, rewrite: Rewrite) -> None:
@@ -302,7 +309,7 @@ class Engine:
         if self._compacting or not ready or member.raft.last_applied <= self.storage.stored_index:
             return False
         self._compacting = True
-        capture = member.capture()
+        capture, life = member.capture(), self._resets
 
         def write() -> AppFile | None:
             if capture.app_pieces is None:
@@ -311,7 +318,7 @@ class Engine:
 
         def queue(app: AppFile | None) -> None:
             image = capture.image if app is None else _with_app(capture.image, app)
-            self._jobs.append((Rewrite(0, image, capture.index), False))
+            self._jobs.append((Rewrite(0, image, capture.index), life))
             self._start_job()
 
         self._submit(self._state_worker, write, queue)

@@ -6,7 +6,6 @@ Floor 4. The loop is `engine`'s, the decisions are `member`'s; this file turns c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import secrets
@@ -19,10 +18,8 @@ from typing import Self
 from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
-from .cluster.snapshot import node_lines
 from .cluster.state import ClusterState
 from .config import BUS_PORT_OFFSET, Config
-from .consensus import Standing
 from .engine import Engine, restore_state
 from .errors import (
     Busy,
@@ -38,10 +35,12 @@ from .errors import (
 from .hot import nodesconf
 from .member import Event, Identity, Member, Origin
 from .net import Listener, listen
+from .observe import digest_of, status_of, unjoined_at
 from .records import SLOTS, Address, NodeRecord
 from .session import Session, check_command
+from .signals import GracefulTerm
 from .statemachine import StateMachine
-from .status import LinkStatus, PeerStatus, Status
+from .status import Status
 from .storage import Loaded, Storage
 
 __all__ = ["Node", "Session"]
@@ -57,8 +56,10 @@ class Node:
     10000; 0 takes a free one); `port` is the client port that it announces, whoever serves it. What it announces may
     differ from what it binds: `announce_ip`, `announce_port`, `announce_bus_port`.
 
-    Use it as a context manager, or `start()` and `close()` it. Every error is a `RaftError` whose `may_take_effect`
-    says whether the command may still be applied. Cancelling an await gives up waiting, and undoes nothing.
+    Use it as a context manager, or `start()` and `close()` it. Leaving the context stops it gracefully, and so do
+    SIGINT (asyncio cancels the main task) and, where the process has no handler of its own, SIGTERM. Every error is a
+    `RaftError` whose `may_take_effect` says whether the command may still be applied. Cancelling an await gives up
+    waiting, and undoes nothing.
     """
 
     def __init__(
@@ -97,42 +98,48 @@ class Node:
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
+        self._signals = GracefulTerm()
 
     # ------------------------------------------------------------------ life
 
     async def __aenter__(self) -> Self:
         await self.start()
+        self._signals.arm()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        finally:
+            self._signals.disarm()
 
     async def start(self) -> None:
         """Loads the folder, opens the bus port, and takes part.
 
-        Raises StorageError (locked, damaged, not writable), OSError (the port can't be had), SnapshotError (the state
-        machine refuses its own stored state): nothing has changed then.
+        Raises StorageError (the folder is locked, damaged, not writable, or the state machine refuses what is stored),
+        OSError (the port can't be had): nothing has changed then.
         """
         if self._engine is not None or self._closed:
             raise NodeClosed("a node is started once")
         loop = asyncio.get_running_loop()
         disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
-        storage: Storage | None = None
+        opening = disk_worker.submit(Storage.open, self.directory)
         try:
-            opened, loaded = await loop.run_in_executor(disk_worker, Storage.open, self.directory)
-            storage = opened
-            sessions = await loop.run_in_executor(disk_worker, lambda: self._restore(opened, loaded))
-            await self._run(opened, loaded, sessions, disk_worker)
+            storage, loaded = await asyncio.wrap_future(opening)
+            sessions = await loop.run_in_executor(disk_worker, lambda: self._restore(storage, loaded))
+            await self._run(storage, loaded, sessions, disk_worker)
         except BaseException:
+            self._closed = True
             if self._engine is not None:
                 self._engine.stop(lambda sent: NodeClosed("the node did not start"))
                 await self._end(self._engine)
+                self._engine = None
             else:
                 disk_worker.shutdown(wait=True)
-                if storage is not None:
-                    storage.close()
+                if not opening.cancelled() and opening.exception() is None:
+                    opening.result()[0].close()  # also where we were cancelled before we had it
             raise
 
     def _restore(self, storage: Storage, loaded: Loaded) -> Sessions:
@@ -142,8 +149,11 @@ class Node:
             return empty
         try:
             return restore_state(storage, loaded.app, self._state_machine, empty, config)
-        except SnapshotError as error:
-            raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {error}") from error
+        except (StorageError, MemoryError):
+            raise
+        except Exception as error:
+            reason = error if isinstance(error, SnapshotError) else f"the state machine refuses it: {error!r}"
+            raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {reason}") from error
 
     async def _run(self, storage: Storage, loaded: Loaded, sessions: Sessions, disk_worker: ThreadPoolExecutor) -> None:
         """What was loaded becomes a running node."""
@@ -192,8 +202,11 @@ class Node:
         if not engine.failed.done():
             await self._hand_over(engine, loop.time() + self.config.node_timeout)
             await engine.settle()
-            if engine.compact():
-                await engine.settle()
+            try:
+                engine.compact()
+            except Exception as error:  # the state machine's: what is in the log is stored all the same
+                engine.fail(error)
+            await engine.settle()
             engine.stop(lambda sent: _closed("the node is closed", sent))
         await self._end(engine)
 
@@ -396,6 +409,26 @@ class Node:
 
         await self._change(entry)
 
+    async def reset(self, *, hard: bool = False) -> None:
+        """Makes this node a fresh singleton: without state, log, slots and cluster (CLUSTER RESET, PROTOCOL 8).
+
+        It keeps its id unless `hard`. Returns when that is stored. Proposals that wait get `ClusterReset`. A leader
+        hands over first, for at most a node timeout. The others keep their record of this node until they forget it,
+        and don't take its id back before.
+        """
+        engine = self._running()
+        loop = engine.loop
+        await self._hand_over(engine, loop.time() + self.config.node_timeout)
+        while engine.member.snapshots.installing:
+            await engine.turned.wait()
+            self._running()
+        old = engine.member.identity
+        identity = Identity(_new_id() if hard else old.node_id, _new_id(), old.address)
+        future = loop.create_future()
+        engine.member.reset(identity, future, loop.time())
+        engine.schedule()
+        await future
+
     async def transfer_leadership(self, to: str | None = None) -> str:
         """Hands leadership over, to the best voter where `to` is None; returns the new leader's id.
 
@@ -456,86 +489,18 @@ class Node:
 
     def known_unjoined(self) -> list[NodeRecord]:
         """Nodes that the state does not name: this one, while it is no member, and those that said HELLO to it."""
-        member = self._member()
-        records = [record for record in member.records() if record.id not in member.state.nodes]
-        for node_id in sorted(member.links.inbound):
-            address = member.links.heard_addresses.get(node_id)
-            if address is not None and not member.knows(node_id):
-                records.append(
-                    NodeRecord(node_id, address.ip, address.port, address.cport, address.hostname, flags=("master",))
-                )
-        return records
+        return unjoined_at(self._member())
 
     def state_digest(self) -> str:
         """40 hex digits over cluster metadata and state machine: equal on members that applied the same.
 
         **Cost**: serialises the whole state, on the event loop.
         """
-        member = self._member()
-        digest = hashlib.sha1(node_lines(member.state), usedforsecurity=False)
-        if self._state_machine is not None:
-            for piece in self._state_machine.snapshot():
-                digest.update(piece)
-        return digest.hexdigest()
+        return digest_of(self._member())
 
     def status(self) -> Status:
         """What this node is at this moment."""
-        engine = self._running()
-        member, raft, log = engine.member, engine.member.raft, engine.member.raft.log
-        mine = member.state.nodes.get(member.node_id)
-        return Status(
-            node_id=member.node_id,
-            shard_id=mine.shard_id if mine is not None else member.identity.shard_id,
-            cluster_id=member.cluster_id,
-            standing=raft.standing.value,
-            role=raft.role,
-            learner=raft.standing in (Standing.MEMBER, Standing.REMOVED) and not member.is_voter(member.node_id),
-            term=raft.current_term,
-            leader_id=raft.leader_id,
-            commit_index=raft.commit_index,
-            last_applied=raft.last_applied,
-            boundary_index=log.boundary_index,
-            boundary_term=log.boundary_term,
-            last_index=log.last_index,
-            durable_index=raft.durable_index,
-            log_entries=len(log),
-            log_bytes=log.nbytes,
-            voters=raft.voters,
-            pending=len(member.proposals),
-            caught_up_by=member.caught_up_by,
-            peers=tuple(self._peers(engine)),
-            links=tuple(self._links(engine)),
-            counters={**member.counters, **engine.dialer.stats.counters()},
-        )
-
-    def _peers(self, engine: Engine) -> Iterable[PeerStatus]:
-        member, now = engine.member, engine.loop.time()
-        leadership = member.raft.leadership
-        for node_id in sorted(member.state.nodes):
-            if node_id == member.node_id:
-                continue
-            progress = leadership.peers.get(node_id) if leadership is not None else None
-            silent_for = None
-            if progress is not None:
-                silent_for = now - progress.silent_since
-            elif node_id == member.raft.leader_id:
-                silent_for = member.raft.silent_for(now)
-            yield PeerStatus(
-                node_id,
-                member.is_voter(node_id),
-                node_id in member.links.outbound,
-                silent_for,
-                progress.match_index if progress is not None else None,
-                progress.next_index if progress is not None else None,
-                progress.state.value if progress is not None else None,
-            )
-
-    def _links(self, engine: Engine) -> Iterable[LinkStatus]:
-        limit = self.config.max_link_buffer
-        for info in engine.member.links.infos.values():
-            link = engine.links.get(info.link)
-            if link is not None and info.node_id is not None:
-                yield LinkStatus(info.node_id, info.outbound, link.created_ms, link.writable, link.buffered, limit)
+        return status_of(self._running())
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens to the node from the first step of the iteration on, until the node ends.

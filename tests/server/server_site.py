@@ -145,6 +145,9 @@ class FakeNode:
     async def forget(self, node_id: str) -> None:
         await self._called("forget", node_id)
 
+    async def reset(self, *, hard: bool = False) -> None:
+        await self._called("reset", "hard" if hard else "soft")
+
     async def add_voter(self, node_id: str) -> None:
         await self._called("add_voter", node_id)
 

@@ -56,7 +56,11 @@ EXACT = [
     (f"CLUSTER REPLICAS {OTHER}\r\n".encode(), b"*0\r\n"),
     (b"CLUSTER SAVECONFIG\r\nCLUSTER BUMPEPOCH\r\nCLUSTER SET-CONFIG-EPOCH x\r\n", b"+OK\r\n" * 3),
     (b"CLUSTER GETSLOTMIGRATIONS\r\nCLUSTER LINKS\r\n", b"*0\r\n*0\r\n"),
-    (b"CLUSTER RESET\r\n", b"-ERR Cluster subcommand not implemented for the current protocol: RESET\r\n"),
+    (
+        b"SET a 1\r\nCLUSTER RESET hard\r\n",
+        b"+OK\r\n-ERR CLUSTER RESET can't be called with master nodes containing keys\r\n",
+    ),
+    (b"CLUSTER RESET SOMEHOW\r\nCLUSTER RESET SOFT HARD\r\n", b"-ERR syntax error\r\n-ERR syntax error\r\n"),
     (b"CLUSTER failover FORCE\r\n", b"-ERR Cluster subcommand not implemented for the current protocol: failover\r\n"),
     (
         b"CLUSTER SETSLOT 1 NODE x\r\n",

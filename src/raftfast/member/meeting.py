@@ -87,7 +87,9 @@ class Meetings:
         info, owner = asked.info, self._owner
         if info is None or asked.sent or info.node_id is None:
             return
-        if owner.knows(info.node_id) and owner.standing is Standing.MEMBER:
+        if info.lost:
+            self._finish(target, MeetError(f"{info.node_id} is a voter that has lost its log: forget it first"))
+        elif owner.knows(info.node_id) and owner.standing is Standing.MEMBER and info.cluster != "-":
             self._finish(target, None)
         elif owner.standing is Standing.REMOVED:
             self._finish(target, MeetError("this node was forgotten by its cluster: CLUSTER RESET it first"))

@@ -218,9 +218,23 @@ async def _flush_slots(client: Client, arguments: list[bytes]) -> bytes:
     return OK
 
 
+async def _reset(client: Client, arguments: list[bytes]) -> bytes:
+    """CLUSTER RESET [HARD|SOFT]: a fresh node again, never one that would take its keys along."""
+    modes = {b"HARD": True, b"SOFT": False}
+    mode = arguments[2].upper() if len(arguments) == 3 else b"SOFT"
+    if len(arguments) > 3 or mode not in modes:
+        raise CommandError("ERR syntax error")
+    owns_slots = any(client.node.cluster.slots_of(client.node.node_id))
+    if owns_slots and client.port.store is not None and client.port.store.size:
+        raise CommandError("ERR CLUSTER RESET can't be called with master nodes containing keys")
+    await client.node.reset(hard=modes[mode])
+    return OK
+
+
 # -- the table -----------------------------------------------------------------------------------------------------
 
 _USAGE = {
+    "RESET": "[HARD|SOFT]",
     "ADDSLOTS": "<slot> [<slot> ...]",
     "ADDSLOTSRANGE": "<start slot> <end slot> [<start slot> <end slot> ...]",
     "ADDVOTER": "<node-id>",
@@ -265,11 +279,11 @@ _SHOWS = [
     Command("cluster|set-config-epoch", -2, run=_accept, summary="Accepted; epochs belong to shards."),
     Command("cluster|failover", -2, run=_not_implemented),
     Command("cluster|replicate", -3, run=_not_implemented),
-    Command("cluster|reset", -2, run=_not_implemented),
     Command("cluster|setslot", -4, run=_not_implemented),
     Command("cluster|slot-stats", -4, run=_not_implemented),
 ]
 _CHANGES = [
+    Command("cluster|reset", -2, Kind.WAITING, wait=_reset, summary="Makes this node a fresh one, without a cluster."),
     Command("cluster|addslots", -3, Kind.WAITING, wait=_add_slots, summary="Takes slots for this node."),
     Command("cluster|addslotsrange", -4, Kind.WAITING, wait=_add_slots_range, summary="Takes ranges of slots."),
     Command("cluster|addvoter", 3, Kind.WAITING, wait=_add_voter, summary="Makes a learner a voter."),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..errors import (
     Busy,
+    ClusterReset,
     Conflict,
     Dropped,
     NodeClosed,
@@ -231,6 +232,8 @@ def error_text(fault: BaseException) -> str:
         return "ERR proposal rejected by raft leader"
     if isinstance(fault, Busy):
         return "ERR busy: too many proposals are pending, try again later"
+    if isinstance(fault, ClusterReset):
+        return "ERR cluster reset"
     if isinstance(fault, Dropped):
         return "TRYAGAIN the command was dropped and has no effect"
     if isinstance(fault, (NodeClosed, asyncio.CancelledError)):
