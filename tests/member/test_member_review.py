@@ -8,7 +8,7 @@ from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.consensus import Standing
 from raftfast.errors import Rejected
 from raftfast.member import Origin
-from raftfast.messages import AppendEntries, AppendEntriesAck, Meet, TimeoutNow
+from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, TimeoutNow
 from raftfast.records import Address
 
 
@@ -158,3 +158,54 @@ def test_a_joiner_that_follows_one_cluster_takes_nothing_of_another() -> None:
     world.until(lambda: c.member.standing is Standing.MEMBER)
     world.run(1.0)
     assert c.machine.applied == (b if other == a.id else a).machine.applied
+
+
+def lagging(world: Wiring) -> None:
+    """`c` is away while the log behind it is trimmed, on every other member; back it needs a snapshot."""
+    world.form("abc")
+    world.isolate("c")
+    for number in range(20):
+        entry = world["a"].entry(SlotChange(None, 0, world["a"].id, 0, ((number, number),)))
+        world.until(lambda: entry.answered)  # noqa: B023
+        world.run(0.1)
+    world.run(1.2)
+    behind = world["c"].member.raft.log.last_index
+    assert min(world[name].member.raft.log.boundary_index for name in "ab") > behind
+
+
+def test_a_new_leaders_whole_snapshot_that_comes_during_an_install_is_answered() -> None:
+    """PROTOCOL 7: a transfer always ends; here the first leader dies while its snapshot is being installed."""
+    world = Wiring("abc", machine=lambda: None, trim_keep=0, trim_keep_time=0.0)
+    lagging(world)
+    a, b, c = world["a"], world["b"], world["c"]
+    c.install_held = True
+    world.heal()
+    world.until(lambda: c.member.snapshots.installing)
+    world.isolate("a")
+    world.until(lambda: b.member.raft.is_leader)
+    # The new leader trims too: for it, too, nothing but a snapshot reaches c.
+    b.member.raft.log.trim_to(b.member.raft.last_applied)
+    world.run(0.2)
+    assert any(x == "b" and y == "c" and isinstance(m, InstallSnapshot) for x, y, m in world.passed)
+    c.install_held = False
+    world.until(lambda: c.member.raft.last_applied == b.member.raft.last_applied, 2.0)
+
+
+def test_a_joiner_does_not_give_up_while_a_snapshot_is_being_installed() -> None:
+    """PROTOCOL 3: what it took is dropped whole or not at all; the state machine is not left with half of it."""
+    world = Wiring("ab", trim_keep=0, trim_keep_time=0.0)
+    a, b = world["a"], world["b"]
+    world.settle()
+    for _ in range(5):
+        a.propose(b"x")
+        world.run(0.1)
+    a.member.raft.log.trim_to(a.member.raft.last_applied)
+    b.install_held = True
+    a.meet(b)
+    world.until(lambda: b.member.snapshots.installing)
+    a.crash()
+    world.run(6.0)
+    b.install_held = False
+    world.settle()
+    assert b.member.standing is Standing.MEMBER
+    assert b.machine.applied == [b"x"] * 5 and b.member.raft.last_applied > 0

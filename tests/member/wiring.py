@@ -107,7 +107,7 @@ class Host:
         self.shard = f"{number + 0xAAAA:040x}"
         self.address = Address(f"10.0.0.{number}", 7000, 17000, "", {"tls-port": "0"})
         self.disk = Disk()
-        self.machine = Commands()
+        self.machine: Any = wiring.machine()
         self.up = False
         self.ids = (f"{number:04x}{count:036x}" for count in itertools.count())
         self.disk_held = False
@@ -123,7 +123,7 @@ class Host:
         if self.disk.image is None:
             origin, sessions = Origin.fresh(Identity(self.id, self.shard, self.address)), None
         else:
-            self.machine, sessions = Commands(), None
+            self.machine, sessions = self.wiring.machine(), None
             origin = Origin.of_file(self.disk.conf(), self.address)
             if self.disk.image.app is not None:
                 sessions = self.restore(self.disk.image.app)
@@ -175,8 +175,10 @@ class Host:
             self.wanted = dict(orders.dial)
         if orders.build_snapshot:
             capture = self.member.capture()
-            app = b"".join(capture.app_pieces or ())
-            data = capture.node_lines + app_header(len(app), nodesconf.crc64(app)) + app
+            data = capture.node_lines
+            if capture.app_pieces is not None:
+                app = b"".join(capture.app_pieces)
+                data += app_header(len(app), nodesconf.crc64(app)) + app
             self.member.snapshots.built(capture, len(data), data)
         for read in orders.piece_reads:
             data = read.source[read.offset : read.offset + read.size]
@@ -204,7 +206,8 @@ class Host:
     def compact(self) -> None:
         if self.member.raft.last_applied > self.disk.image.last_applied and not self.member.snapshots.installing:
             capture = self.member.capture()
-            image = self.member.image(app=b"".join(capture.app_pieces))
+            app = None if capture.app_pieces is None else b"".join(capture.app_pieces)
+            image = self.member.image(app=app)
             self.jobs.append((image, capture.index))
 
     def answer(self, answers: list[Any]) -> None:
@@ -277,7 +280,8 @@ class End:
 class Wiring:
     """All hosts, and the connections between them."""
 
-    def __init__(self, names: str, **knobs: Any) -> None:
+    def __init__(self, names: str, *, machine: Callable[[], Any] = Commands, **knobs: Any) -> None:
+        self.machine = machine
         self.config = Config(**{"node_timeout": 1.0, **knobs})
         self.now = 100.0
         self.hosts = {name: Host(self, name, number) for number, name in enumerate(names, 1)}

@@ -101,6 +101,8 @@ class Member:
         self._tail_joins: dict[str, tuple[int, NodeJoin]] = {}
         self._membership_moved = True
         self._unserved_learners: set[str] = set()
+        self.joined_at: dict[str, int] = {}
+        """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
         self._reported: set[str] = set()
         self._when_stored: list[tuple[int, int, Message]] = []
         self._answer_when_stored: list[tuple[int, Any]] = []
@@ -259,7 +261,8 @@ class Member:
     def tick(self, now: float) -> None:
         """Time has passed; all that arrived before was handed in."""
         self._enter(now)
-        if self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout:
+        silent = self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout
+        if silent and not self.snapshots.installing:  # the state machine is being replaced: that ends first
             self._give_up_joining(now)
         self.raft.tick(now)
         self.links.tick(now)
@@ -446,6 +449,7 @@ class Member:
     def _after_reset(self) -> None:
         self._tail_joins.clear()
         self._unserved_learners.clear()
+        self.joined_at.clear()
         self._membership_moved = True
         self.snapshots.reset()
 
@@ -510,8 +514,9 @@ class Member:
         """The applied members have changed."""
         self._membership_moved = True
 
-    def served_again(self, node_id: str) -> None:
-        """A NODE_JOIN of the node was applied: a learner that had lost its log is served again."""
+    def served_again(self, node_id: str, index: int) -> None:
+        """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
+        self.joined_at[node_id] = index
         self._tail_joins.pop(node_id, None)
         was_lost = node_id in self._unserved_learners
         self._unserved_learners.discard(node_id)

@@ -38,7 +38,7 @@ class Snapshots:
         self._in = Incoming()
         self._in_begun = False
         self._state: ClusterState | None = None
-        self._asked_meanwhile: tuple[int, SnapshotPiece] | None = None
+        self._asked_meanwhile: tuple[int, InstallSnapshot | SnapshotPiece] | None = None
         self._installed: tuple[int, Any] = (0, None)
 
     # ------------------------------------------------------------------ the state
@@ -83,7 +83,7 @@ class Snapshots:
         for peer in peers:
             if not self._out.may_begin(peer, now):
                 continue
-            source = self._out.usable(peer, boundary)
+            source = self._out.usable(peer, max(boundary, self._member.joined_at.get(peer, 0)))
             if source is not None:
                 self._begin(peer, source, now)
             elif not self._out.building and peer in self._member.state.nodes:
@@ -211,16 +211,19 @@ class Snapshots:
             self._take_piece(info, message, name, now)
 
     def _receive_while_busy(
-        self, info: LinkInfo, message: Message, name: tuple[str, int, int, int, int], now: float
+        self,
+        info: LinkInfo,
+        message: InstallSnapshot | SnapshotPiece,
+        name: tuple[str, int, int, int, int],
+        now: float,
     ) -> None:
         """All of a snapshot is here and on its way to be installed."""
-        if not isinstance(message, SnapshotPiece):
-            self._in.link = info.link if name == self._in.name else self._in.link
-        elif name == self._in.name:
-            self._in.link = info.link
+        if name != self._in.name:
+            self._asked_meanwhile = (info.link, message)  # taken when the install is over; its sender waits till then
+            return
+        self._in.link = info.link
+        if isinstance(message, SnapshotPiece):
             self._answer_piece(info.link, message, self._in.ordered, now)
-        else:
-            self._asked_meanwhile = (info.link, message)  # answered when the install is over
 
     def _take_piece(
         self, info: LinkInfo, piece: SnapshotPiece, name: tuple[str, int, int, int, int], now: float
