@@ -94,6 +94,7 @@ class Leadership:
         progress = Progress(next_index, now)
         if self._old_leader is not None and self._old_leader[0] == peer:
             progress.silent_since = self._old_leader[1]
+            self._old_leader = None  # known once, at the election; whoever joins later begins anew
         self.peers[peer] = progress
         if linked:
             progress.link_up()
