@@ -232,3 +232,48 @@ def test_a_leader_that_was_taken_out_fails_the_reads_that_wait(log_class: type) 
     world.deliver("3", "1")
     assert world["1"].commit_index == 3
     assert [line for line in world.trace if "token" in line] == ["1: read token fails"]
+
+
+def test_the_old_leader_that_joins_again_is_not_taken_for_silent_since_the_election(log_class: type) -> None:
+    """PROTOCOL 4 and 5.3: its last-ack time counts at the election; a NODE_JOIN that is applied begins anew."""
+    world = World(log_class, 3)
+    world.elect("1")
+    world.pass_time(200, deliver=True)
+    world.crash("1")
+    world.pass_time(1050)
+    world.elect("2")
+    peers = world["2"].leadership.peers  # type: ignore[union-attr]
+    assert world.now - peers["1"].silent_since >= 1.0
+    world["2"].restart_progress("1", world.now)
+    assert peers["1"].silent_since == world.now
+
+
+def test_after_a_reset_timeout_now_is_obeyed_in_a_term_in_which_it_was_before(log_class: type) -> None:
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (), (), 1), 0.1, 7)
+    raft.receive("2", TimeoutNow(1), 0.1, 7)
+    assert raft.role is Role.CANDIDATE
+    raft.reset(Standing.JOINER, 0, 0.2)
+    lines = tuple(b"1 ADD_VOTER %d" % number for number in (1, 2, 3))
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (1,) * 3, lines, 1), 0.3, 8)
+    raft.join(0.3)
+    raft.set_members("123", 0.3)
+    raft.receive("2", TimeoutNow(1), 0.4, 8)
+    assert raft.role is Role.CANDIDATE
+    assert raft.current_term == 2
+
+
+def test_a_stale_snapshot_is_answered_with_what_is_committed_and_durable(log_class: type) -> None:
+    """PROTOCOL 7: success with min(commit index, durable index), and not with the snapshot's index."""
+    log = log_class(0, 0)
+    log.extend([1] * 6, [b"1 APP - x"] * 6)
+    raft = follower(log_class, log=log)
+    raft.receive("2", AppendEntries("2", 1, 5, 1, 5, (), (), 1), 0.1, 7)
+    raft.receive("3", AppendEntries("3", 2, 0, 0, 0, (), (), 1), 0.2, 8)
+    raft.stored(raft.take().ticket, 0.2)
+    raft.take()
+    assert raft.verified_index == 0
+    assert raft.hears_leader("3", "3", 2, 0.3, 8)
+    assert raft.snapshot_is_stale(3)
+    raft.answer_snapshot("3", 3, 0.3, 8)
+    assert acks(raft.take()) == [AppendEntriesAck(2, True, 5, 0, 1)]

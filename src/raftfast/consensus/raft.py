@@ -105,6 +105,8 @@ class Raft:
         self.leadership: Leadership | None = None
         self.members: frozenset[str] = frozenset(members)
         self.disk_stalled = False
+        self.commit_to_reach = 0
+        """The leader's commit index as this joiner first heard it: what lies below is history to it."""
         self._rng = rng
         self._voters = VoterHistory(voters)
         self._durability = Durability(log.last_index, hard_state)
@@ -349,6 +351,8 @@ class Raft:
         self.leader_id = None
         self.verified_index = 0
         self._leader_round = None
+        self._old_leader = None
+        self._timeout_now_in = 0
         self.members = frozenset()
         self._voters = VoterHistory(())
         self._granted.clear()
@@ -388,7 +392,7 @@ class Raft:
         """A snapshot from the current leader was dropped as stale: success with what is committed and durable."""
         self._enter(now)
         if sender == self.leader_id:
-            self.verified_index = max(self.verified_index, min(last_included_index, self.commit_index))
+            self.verified_index = max(self.verified_index, self.commit_index)  # which every later leader has
             self._owe(sender, link, False)
 
     def install(self, index: int, term: int, voters: Iterable[str], now: float, sender: str, link: int | None) -> None:
@@ -765,6 +769,8 @@ class Raft:
             return
         if not self._hears_leader(sender, message.leader_id, message.term, link):
             return
+        if self.standing is Standing.JOINER and not self.commit_to_reach:
+            self.commit_to_reach = message.leader_commit
         if message.round is not None:
             self._leader_round = max(message.round, self._leader_round or 0)
         end = prev + count
