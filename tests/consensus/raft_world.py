@@ -81,7 +81,7 @@ class World:
         self._leaders: dict[int, str] = {}
         self._votes: dict[tuple[str, int], str] = {}
         self._committed: dict[int, tuple[bytes, int]] = {}
-        self._wiped: set[str] = set()
+        self.liars: set[str] = set()
         for number in range(1, count + 1):
             self.put(str(number), voters=[str(n) for n in range(1, count + 1)])
         for node_id in list(self.nodes):
@@ -112,7 +112,7 @@ class World:
         """Gives a node this disk. Entries given by their terms alone are commands named by their index."""
         named = frozenset(voters)
         if node_id in self.nodes and self.nodes[node_id].disk.last_index > boundary[0]:
-            self._wiped.add(node_id)  # what it promised is gone with its disk, by the test's own hand
+            self.liars.add(node_id)  # what it promised is gone with its disk, by the test's own hand
         state = State(*boundary, named, named if members is None else frozenset(members))
         if lines is None:
             lines = [b"%d APP - e%d" % (each, boundary[0] + i) for i, each in enumerate(terms, 1)]
@@ -484,7 +484,7 @@ class World:
             if other is None or other.disk.hard_state.current_term > raft.current_term:
                 continue
             match, disk = progress.match_index, other.disk
-            if peer in self._wiped or match <= max(raft.log.boundary_index, disk.state.index):
+            if peer in self.liars or match <= max(raft.log.boundary_index, disk.state.index):
                 continue
             if match > disk.last_index or disk.lines[match - disk.state.index - 1] != raft.log.line(match):
                 raise Broken(f"{node.id} counts {match} on {peer}, whose disk does not have it")
@@ -525,8 +525,11 @@ class World:
 
     def campaign(self, node_id: str) -> None:
         """The node's election timeout passes now."""
+        asking = self[node_id].role is Role.PRE_CANDIDATE
         self[node_id]._deadline = self.now
         self.tick(node_id)
+        if asking:  # that was the end of its round: one more begins the next
+            self.campaign(node_id)
 
     def propose(self, node_id: str, *texts: str) -> int:
         index = self[node_id].propose([b"APP - " + text.encode() for text in texts], self.now)
