@@ -277,3 +277,30 @@ def test_a_stale_snapshot_is_answered_with_what_is_committed_and_durable(log_cla
     assert raft.snapshot_is_stale(3)
     raft.answer_snapshot("3", 3, 0.3, 8)
     assert acks(raft.take()) == [AppendEntriesAck(2, True, 5, 0, 1)]
+
+
+def test_while_a_write_takes_long_further_entries_are_answered_with_what_is_durable_so_far(log_class: type) -> None:
+    """PROTOCOL 5.2: after T/4 a slow disk is seen as lag and not as a dead link."""
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (1,), (b"1 NOOP",), 1), 0.1, 7)
+    raft.stored(raft.take().ticket, 0.1)
+    assert [ack.index for ack in acks(raft.take())] == [1]
+    raft.receive("2", AppendEntries("2", 1, 1, 1, 0, (1,), (b"1 APP - a",), 1), 0.2, 7)
+    first = raft.take()
+    assert acks(first) == []
+    raft.receive("2", AppendEntries("2", 1, 2, 1, 0, (1,), (b"1 APP - b",), 1), 0.4, 7)
+    assert acks(raft.take()) == []  # not that long yet
+    raft.receive("2", AppendEntries("2", 1, 3, 1, 0, (1,), (b"1 APP - c",), 2), 0.5, 7)
+    third = raft.take()
+    assert acks(third) == [AppendEntriesAck(1, True, 1, 0, 2)]
+    raft.stored(third.ticket, 0.6)
+    assert acks(raft.take()) == [AppendEntriesAck(1, True, 4, 0, 2)]
+
+
+def test_a_slow_disk_lets_nothing_out_of_a_term_that_is_not_durable(log_class: type) -> None:
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 2, 0, 0, 0, (1,), (b"1 NOOP",), 1), 0.1, 7)
+    raft.take()
+    raft.receive("2", AppendEntries("2", 2, 1, 1, 0, (1,), (b"1 APP - a",), 1), 0.5, 7)
+    raft.receive("2", AppendEntries("2", 2, 2, 1, 0, (), (), 1), 0.5, 7)
+    assert raft.take().send == []

@@ -20,6 +20,7 @@ class _Job:
     ticket: int
     last_index: int
     hard_state: HardState | None
+    issued_at: float
 
 
 class Durability:
@@ -39,10 +40,10 @@ class Durability:
         self._jobs: deque[_Job] = deque()
         self._last_ticket = 0
 
-    def issue(self, last_index: int, hard_state: HardState | None) -> int:
+    def issue(self, last_index: int, hard_state: HardState | None, now: float = 0.0) -> int:
         """A new ticket for a job after which entries up to `last_index`, and `hard_state`, are durable."""
         self._last_ticket += 1
-        self._jobs.append(_Job(self._last_ticket, last_index, hard_state))
+        self._jobs.append(_Job(self._last_ticket, last_index, hard_state, now))
         return self._last_ticket
 
     def stored(self, ticket: int) -> None:
@@ -73,6 +74,10 @@ class Durability:
     def last_ticket(self) -> int:
         """The newest ticket given out, in flight or back; 0 if none."""
         return self._last_ticket
+
+    def is_slow(self, now: float, limit: float) -> bool:
+        """Whether a job has been in flight for longer than `limit`."""
+        return bool(self._jobs) and now - self._jobs[0].issued_at > limit
 
     @property
     def oldest_outstanding(self) -> int:

@@ -40,8 +40,12 @@ class Promises:
         """One answer for all that the link brought in this turn; with new entries, after this turn's write."""
         self._owed[link] = (sender, has_new or self._owed.get(link, ("", False))[1])
 
-    def end_turn(self, current_term: int) -> tuple[list[Send], list[tuple[str, int]]]:
-        """This turn's storage job has its ticket. Returns what needs none: messages, and (sender, link) owed."""
+    def end_turn(self, current_term: int, disk_is_slow: bool = False) -> tuple[list[Send], list[tuple[str, int]]]:
+        """This turn's storage job has its ticket. Returns what needs none: messages, and (sender, link) owed.
+
+        While the disk is slow, entries are answered twice: at once with what is durable so far, so that the disk is
+        seen as lag and not as a dead link (PROTOCOL 5.2), and once they are durable.
+        """
         promised = self._durability.hard_state_ticket
         sends = []
         for term, send in self._new:
@@ -55,7 +59,7 @@ class Promises:
             ticket = self._durability.last_ticket if has_new and self._durability.oldest_outstanding else promised
             if ticket:
                 self._owed_later.append((ticket, link, sender))
-            else:
+            if not ticket or (disk_is_slow and not promised):
                 acks.append((sender, link))
         self._owed.clear()
         return sends, acks

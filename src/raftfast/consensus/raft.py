@@ -352,6 +352,7 @@ class Raft:
         self.verified_index = 0
         self._leader_round = None
         self._old_leader = None
+        self.commit_to_reach = 0
         self._timeout_now_in = 0
         self.members = frozenset()
         self._voters = VoterHistory(())
@@ -470,8 +471,9 @@ class Raft:
         if update.hard_state or update.snapshot or update.truncate_from is not None or has_entries:
             # A rewrite always carries the hard state: its ticket vouches for it too.
             carried = hard_state if update.hard_state or update.snapshot else None
-            update.ticket = self._durability.issue(self.log.last_index, carried)
-        sends, owed = self._promises.end_turn(self.current_term)
+            update.ticket = self._durability.issue(self.log.last_index, carried, self._now)
+        slow = self._durability.is_slow(self._now, self.config.node_timeout / 4)
+        sends, owed = self._promises.end_turn(self.current_term, slow)
         update.send.extend(sends)
         self._acknowledge(owed)
 
