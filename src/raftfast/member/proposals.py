@@ -160,8 +160,8 @@ class Proposals:
         proposal = self.pending.pop(key)
         if proposal is None:
             return
-        if not proposal.sent_count:
-            self.unsent.remove(proposal)
+        if proposal in self.unsent:
+            self.unsent.remove(proposal)  # what waits to be sent again too: it is decided
         self._finish(proposal, result, error)
 
     def sent_more_than_once(self, key: bytes) -> bool:
