@@ -98,11 +98,12 @@ class ClusterTruth:
 class _Seen:
     """What was last seen of one node's life."""
 
-    __slots__ = ("applied", "commit", "durable_term", "matches", "standing", "state_index", "term", "turns")
+    __slots__ = ("applied", "commit", "durable_term", "matches", "standing", "state_index", "term", "turns", "voters")
 
     def __init__(self) -> None:
         self.standing: Standing | None = None
         self.term = self.commit = self.applied = self.state_index = self.durable_term = self.turns = 0
+        self.voters: frozenset[str] = frozenset()
         self.matches: dict[str, tuple[Progress, int]] = {}
 
 
@@ -183,7 +184,7 @@ class Checks:
                 self._check_leader(node, member, truth, seen)
             if applied != seen.applied:
                 self._check_state(node, member, truth, seen)
-        seen.term, seen.commit, seen.applied = term, commit, applied
+        seen.term, seen.commit, seen.applied, seen.voters = term, commit, applied, raft.voters
         seen.turns += 1
         log = raft.log
         if not log.boundary_index <= applied <= commit <= log.last_index or raft.durable_index > log.last_index:
@@ -247,22 +248,25 @@ class Checks:
         if raft.commit_index >= len(truth.committed):
             raise BrokenInvariant(f"node {node.number} commits {raft.commit_index}, which nobody has committed")
         if raft.leadership is not None:
-            self._check_majority(node, member)
+            self._check_majority(node, member, self._seen[node.number].voters)
 
-    def _check_majority(self, node: SimulatedNode, member: Member) -> None:
-        """What a leader commits is on the disks of a majority of the voters in force, whatever happens next."""
+    def _check_majority(self, node: SimulatedNode, member: Member, voters_before: frozenset[str]) -> None:
+        """What a leader commits is on the disks of a majority of the voters in force, whatever happens next.
+
+        A voter change that it appended in the same turn, after that, does not count yet.
+        """
         raft = member.raft
         index = raft.commit_index
         term = raft.log.term_at(index)
-        have = []
-        for voter in raft.voters:
+        have = set()
+        for voter in raft.voters | voters_before:
             holder = self._disk_of(voter)
             if holder is None:
                 continue
             disk = holder.disk
             if disk.term_at(index) == term or (disk.stored_index > index and disk.stored is not None):
-                have.append(voter)
-        if 2 * len(have) <= len(raft.voters) and index > raft.log.boundary_index:
+                have.add(voter)
+        if not any(2 * len(have & voters) > len(voters) for voters in (raft.voters, voters_before)):
             raise BrokenInvariant(
                 f"node {node.number} commits {index} of term {term} with {len(have)} of {len(raft.voters)} disks"
             )
