@@ -210,3 +210,38 @@ def test_a_joiner_does_not_give_up_while_a_snapshot_is_being_installed() -> None
     world.settle()
     assert b.member.standing is Standing.MEMBER
     assert b.machine.applied == [b"x"] * 5 and b.member.raft.last_applied > 0
+
+
+def test_a_malformed_join_in_the_log_stops_nobody_not_even_at_a_restart() -> None:
+    """Apply makes such an entry a no-op on every member alike; reading the log's tail must not be stricter."""
+    world = Wiring("ab")
+    world.form("ab")
+    a, b = world["a"], world["b"]
+    a.member.raft.propose([b"NODE_JOIN somebody somewhere"], world.now)
+    b.crash()
+    world.run(0.1)
+    b.start()
+    token = a.propose(b"x")
+    world.until(lambda: token.answered and b.machine.applied == [b"x"])
+    assert any("malformed" in text for text in b.said)
+
+
+def test_nodes_of_a_log_that_a_snapshot_dropped_are_known_no_more() -> None:
+    """PROTOCOL 2, 7: known are the nodes of the state and of the log's tail; what was dropped is neither."""
+    world = Wiring("abcd", trim_keep=0, trim_keep_time=0.0)
+    world.form("abc")
+    a, c, d = world["a"], world["c"], world["d"]
+    world.isolate("a")
+    # Never committed: the rest elects another leader.
+    a.member.raft.propose([NodeJoin(d.id, d.member.address_text, False).encode()], world.now)
+    world.settle()
+    assert a.member.knows(d.id)
+    world.until(lambda: c.member.raft.is_leader or world["b"].member.raft.is_leader)
+    for number in range(8):
+        token = world.leader.propose(b"%d" % number)
+        world.until(lambda: token.answered)  # noqa: B023
+    world.run(1.5)
+    assert world.leader.member.raft.log.boundary_index > a.member.raft.log.last_index
+    world.heal()
+    world.until(lambda: a.member.caught_up_by == "snapshot")
+    assert not a.member.knows(d.id)

@@ -503,7 +503,8 @@ class Member:
         state.removed.update({n: i for n, i in self.state.removed.items() if n not in state.nodes})
         self.state = state
         self.sessions = sessions
-        self._tail_joins = {n: join for n, join in self._tail_joins.items() if join[0] > self.raft.last_applied}
+        self._tail_joins.clear()  # anew from what is kept of the log: it may all be gone
+        self._note_tail(self.raft.log.first_index, self.raft.log.last_index + 1)
         for node_id in gone:
             self.links.close_of(node_id, "not in the snapshot")
         self._membership_moved = True
@@ -530,7 +531,10 @@ class Member:
         for index, line in self.raft.log.membership_lines(first, end):
             if line.split(b" ", 2)[1] != b"NODE_JOIN":
                 continue
-            entry = parse_entry(line.split(b" ", 1)[1])
+            try:
+                entry = parse_entry(line.split(b" ", 1)[1])
+            except EntryError:
+                continue  # it will be a no-op, and is reported then
             if isinstance(entry, NodeJoin):
                 self._tail_joins[entry.node_id] = (index, entry)
                 self._membership_moved = True
