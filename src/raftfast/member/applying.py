@@ -67,8 +67,20 @@ class Applier:
             else:
                 self._apply_entry(index, line.split(b" ", 1)[1], now)
         raft.applied(last, now)
+        if member.standing is Standing.JOINER:
+            self._become_member(now)
         member.barriers.applied(last)
         return raft.commit_index > last
+
+    def _become_member(self, now: float) -> None:
+        """A joiner that the state names is a member, once the past is behind it.
+
+        Up to what was committed when it first heard a leader it applies history: a NODE_JOIN there may be of an
+        earlier time, and its NODE_FORGET still to come.
+        """
+        member = self._member
+        if member.node_id in member.state.nodes and member.raft.last_applied >= member.raft.commit_to_reach:
+            member.became_member(now)
 
     def _apply_command(self, index: int, client_id: str | None, sequence: int, command: bytes) -> None:
         """Exactly once for each identity (PROTOCOL 6.3)."""
@@ -115,19 +127,17 @@ class Applier:
             return
         verdict = member.state.apply(index, entry)
         if verdict.success:
-            self._follow(entry, verdict, now)
+            self._follow(index, entry, verdict, now)
         member.proposals.complete(raw, None, _error_of(verdict))
 
-    def _follow(self, entry: Entry, verdict: Verdict, now: float) -> None:
+    def _follow(self, index: int, entry: Entry, verdict: Verdict, now: float) -> None:
         """What an entry that took effect means for this node."""
         member = self._member
         if isinstance(entry, NodeJoin):
             if entry.voter and member.cluster_id is None:
                 member.cluster_id = nodesconf.parse_address(entry.address).aux.get("shard-id")
-            member.served_again(entry.node_id)
+            member.served_again(entry.node_id, index)
             member.membership_moved()
-            if entry.node_id == member.node_id and member.standing is Standing.JOINER:
-                member.became_member(now)
         if verdict.kind is not Kind.VALID:
             return
         kind = _EVENTS.get(type(entry))
@@ -137,7 +147,8 @@ class Applier:
         if isinstance(entry, NodeForget):
             member.membership_moved()
             if entry.node_id == member.node_id:
-                member.was_removed(now)
+                if member.standing is not Standing.JOINER:
+                    member.was_removed(now)
             else:
                 member.links.close_of(entry.node_id, "forgotten")
         elif isinstance(entry, (AddVoter, DelVoter, NodeInfo)):

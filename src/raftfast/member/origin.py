@@ -102,12 +102,13 @@ class Origin:
         hard_state = HardState(number.get("currentTerm", 0), text.get("votedFor"))
         last_applied = number.get("lastApplied", 0)
         removed = text.get("removed") == "1" or number.get("removed") == 1
-        if number.get("joining"):
+        if number.get("joining") and last_applied == 0:
             standing, state = Standing.JOINER, ClusterState()
         elif last_applied == 0 and not conf.entries and len(conf.nodes) == 1:
             standing, state = Standing.SINGLETON, own_state(identity, myself.slots)
         else:
             standing = Standing.REMOVED if removed else Standing.MEMBER
+            standing = Standing.JOINER if number.get("joining") else standing
             lines = [record for record in conf.nodes if not (removed and record is myself)]
             try:
                 state = ClusterState.from_records(lines)

@@ -78,10 +78,10 @@ class Transfers:
         """Whether a transfer to `peer` may begin: none runs, and the last one did not just end for nothing."""
         return peer not in self.running and now >= self._not_before.get(peer, 0.0)
 
-    def usable(self, peer: str, boundary_index: int) -> Source | None:
-        """The snapshot at hand, if it names `peer` (it would be refused else) and replication can go on behind it."""
+    def usable(self, peer: str, least_index: int) -> Source | None:
+        """The snapshot at hand, if it is not older than `least_index` and names `peer`: else it would be refused."""
         source = self.source
-        fits = source is not None and source.index >= boundary_index and peer in source.members
+        fits = source is not None and source.index >= least_index and peer in source.members
         return source if fits else None
 
     def begin(self, peer: str, source: Source) -> Transfer:
