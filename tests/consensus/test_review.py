@@ -304,3 +304,36 @@ def test_a_slow_disk_lets_nothing_out_of_a_term_that_is_not_durable(log_class: t
     raft.receive("2", AppendEntries("2", 2, 1, 1, 0, (1,), (b"1 APP - a",), 1), 0.5, 7)
     raft.receive("2", AppendEntries("2", 2, 2, 1, 0, (), (), 1), 0.5, 7)
     assert raft.take().send == []
+
+
+def test_the_tail_of_a_snapshot_is_kept_while_it_is_being_written(log_class: type) -> None:
+    """PROTOCOL 7, and consul#9609: else a state that takes longer to write than the tail covers is sent for ever."""
+    world = World(log_class, 3, trim_keep=2, trim_keep_time=0.0)
+    world.messages_shown = False
+    world.elect("1")
+    world.isolate("3")
+    for i in range(20):
+        world.propose("1", f"a{i}")
+        world.pass_time(10, ["1", "2"], deliver=True)
+    world.pass_time(1100, ["1", "2"], deliver=True)  # 3 is not live any more: nothing is kept for it
+    assert world["1"].log.boundary_index > 10
+    world.mend("1", "3")
+    world.pass_time(300, deliver=True)
+    assert any("3 needs a snapshot" in line for line in world.trace)
+    written = world["1"].last_applied
+    for i in range(20):  # meanwhile
+        world.propose("1", f"b{i}")
+        world.pass_time(100, deliver=True)
+    assert world["1"].log.boundary_index <= written
+    world.unlink("1", "3")  # the link breaks, and comes back
+    world.link("1", "3")
+    world.propose("1", "c")
+    world.pass_time(100, deliver=True)
+    assert world["1"].log.boundary_index <= written
+    world.snapshot("1", "3")
+    world.pass_time(300, deliver=True)
+    assert world["3"].commit_index == world["1"].commit_index
+    for i in range(20):
+        world.propose("1", f"d{i}")
+        world.pass_time(100, deliver=True)
+    assert world["1"].log.boundary_index > written  # and then no longer

@@ -284,10 +284,9 @@ class Leadership:
     def least_needed(self, now: float) -> int:
         """Up to which index nothing of the log is needed by a live member, or by a transfer's receiver."""
         needed = [
-            progress.snapshot_index if progress.state is ProgressState.SNAPSHOT else progress.match_index
+            progress.snapshot_index or progress.hold_index or progress.match_index
             for peer, progress in self.peers.items()
-            if not progress.lost_log
-            and (progress.snapshot_index if progress.state is ProgressState.SNAPSHOT else self.is_live(peer, now))
+            if not progress.lost_log and (progress.snapshot_index or self.is_live(peer, now))
         ]
         return min(needed, default=(1 << 64) - 1)
 
@@ -295,7 +294,7 @@ class Leadership:
         """A transfer to `peer` runs: what follows the snapshot stays in the log."""
         progress = self.peers.get(peer)
         if progress is not None and progress.state is ProgressState.SNAPSHOT:
-            progress.snapshot_index = last_included_index
+            progress.snapshot_index = progress.hold_index = last_included_index
 
     def pump(self, raft: Raft, update: Update) -> None:
         """One turn's AppendEntries: at most a window of entries a member, else a heartbeat where one is due."""
@@ -308,10 +307,14 @@ class Leadership:
                     progress.need_snapshot()
                 if not progress.snapshot_index:
                     update.needs_snapshot.append(peer)
+                    if progress.hold_index < raft.log.boundary_index:
+                        # No snapshot that is made from now on is older: so writing it may take as long as it takes
+                        progress.hold_index = raft.last_applied
                 if due and progress.may_heartbeat():
                     # prev 0 is taken by every log: the answer shows contact and nothing else
                     self._send(raft, update, peer, progress, 0, 0, (), ())
                 continue
+            progress.hold_index = 0
             if progress.state is ProgressState.SNAPSHOT:
                 progress.probe_from(progress.next_index)
             if not self._send_entries(raft, update, peer, progress):

@@ -46,6 +46,7 @@ class Progress:
         "echoes_rounds",
         "fresh_at",
         "heard_at",
+        "hold_index",
         "inflight_bytes",
         "linked",
         "lost_log",
@@ -85,6 +86,11 @@ class Progress:
         """It lost what it had acknowledged: reported, and not served (PROTOCOL 5.3)."""
         self.snapshot_index = 0
         """Last included index of the transfer under way; 0: none has begun."""
+        self.hold_index = 0
+        """What follows it stays in the log while the member is live and needs a snapshot; 0: it needs none.
+
+        A broken link leaves it as it is, so that the transfer can be resumed on the next one.
+        """
         self._inflight: deque[_InFlight] = deque()
         self.inflight_bytes = 0
 
