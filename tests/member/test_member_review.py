@@ -6,9 +6,9 @@ from wiring import Wiring
 
 from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.consensus import Standing
-from raftfast.errors import Rejected
+from raftfast.errors import Rejected, UnknownOutcome
 from raftfast.member import Origin
-from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, TimeoutNow
+from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, Propose, TimeoutNow
 from raftfast.records import Address
 
 
@@ -246,3 +246,22 @@ def test_nodes_of_a_log_that_a_snapshot_dropped_are_known_no_more() -> None:
     world.heal()
     world.until(lambda: a.member.caught_up_by == "snapshot")
     assert not a.member.knows(d.id)
+
+
+def test_a_command_that_was_sent_twice_and_then_refused_is_not_said_to_have_no_effect() -> None:
+    """PROTOCOL 6.4: the first copy may be in the log; `Rejected` would say that it certainly is not."""
+    world = Wiring("abc")
+    world.form("abc")
+    b = world["b"]
+    first = b.propose(b"first")
+    world.until(lambda: first.answered)
+    world.held = lambda sender, to, message: isinstance(message, (Propose, AppendEntriesAck))
+    token = b.propose(b"x")
+    world.settle()
+    ((_, message),) = [item for item in world.kept if isinstance(item[1], Propose)]
+    for _ in range(2):
+        b.member.proposals.send_all_again()
+        world.settle()
+    b.member.refused(message.entry, Rejected("no"))
+    world.settle()
+    assert isinstance(token.error, UnknownOutcome) and token.error.may_take_effect

@@ -165,8 +165,7 @@ class LeaderWork:
 
     def _refuse(self, asked: _Asked, error: Rejected) -> None:
         if asked.link is None:
-            key = asked.raw.split(b" ", 2)[1] if asked.raw.startswith(b"APP ") else asked.raw
-            self._member.proposals.complete(key, None, error)
+            self._member.refused(asked.raw, error)
         else:
             reason = "conflict" if isinstance(error, Conflict) else "rejected"
             self._member.links.reply(asked.link, Reject(reason, asked.raw), self._member.now)

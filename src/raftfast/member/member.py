@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..cluster.entries import Entry, NodeInfo, NodeJoin, SlotChange, parse_entry
+from ..cluster.entries import App, Entry, NodeInfo, NodeJoin, SlotChange, parse_entry
 from ..cluster.members import bits_of, ranges_of
 from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected
+from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected, UnknownOutcome
 from ..hot import log as hot_log
 from ..hot import nodesconf
 from ..messages import (
@@ -614,19 +614,21 @@ class Member:
             self.count("proposals_of_strangers")
 
     def _on_reject(self, info: LinkInfo, message: Reject) -> None:
-        """PROTOCOL 6.4: what holds already is a success, where it was sent more than once."""
-        if info.node_id != self.raft.leader_id:
-            return
-        key = _key_of(message.entry)
-        if key == message.entry and self.proposals.sent_more_than_once(key):
-            try:
-                if self.state.check(parse_entry(message.entry)).kind is Kind.HOLDS:
-                    self.proposals.complete(key, None, None)
-                    return
-            except EntryError:
-                return
-        error = Conflict if message.reason == "conflict" else Rejected
-        self.proposals.complete(key, None, error(f"the leader refused it: {message.reason}"))
+        if info.node_id == self.raft.leader_id:
+            error = Conflict if message.reason == "conflict" else Rejected
+            self.refused(message.entry, error(f"the leader refused it: {message.reason}"))
+
+    def refused(self, raw: bytes, error: Rejected) -> None:
+        """A leader refused a proposal of ours. One sent more than once may be in the log all the same (PROTOCOL 6.4)."""
+        key = _key_of(raw)
+        outcome: Exception | None = error
+        if self.proposals.sent_more_than_once(key):
+            entry = parse_entry(raw)
+            if isinstance(entry, App):
+                outcome = UnknownOutcome("it was sent before, and is refused now")
+            elif self.state.check(entry).kind is Kind.HOLDS:
+                outcome = None
+        self.proposals.complete(key, None, outcome)
 
     def _on_read_index(self, info: LinkInfo, message: ReadIndex) -> None:
         if info.node_id in self.state.nodes:
