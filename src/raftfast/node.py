@@ -96,6 +96,7 @@ class Node:
         self._engine: Engine | None = None
         self._listener: Listener | None = None
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self._meets: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._signals = GracefulTerm()
@@ -328,11 +329,14 @@ class Node:
         if not 0 < bus_port <= 65535:
             raise ConfigError(f"no bus port can be {bus_port}")
         engine = self._running()
-        future = engine.loop.create_future()
-        target = engine.member.meet(future, engine.loop.time())
-        engine.dialer.dial_once(target, host, bus_port)
-        engine.schedule()
-        await future
+        future = self._meets.get((host, bus_port))
+        if future is None:  # a second link to the same node would only replace the first one's
+            future = self._meets[host, bus_port] = engine.loop.create_future()
+            future.add_done_callback(lambda done: (self._meets.pop((host, bus_port)), done.exception()))
+            target = engine.member.meet(future, engine.loop.time())
+            engine.dialer.dial_once(target, host, bus_port)
+            engine.schedule()
+        await asyncio.shield(future)
 
     async def add_slots(self, slots: Iterable[int]) -> None:
         """This node takes slots that nobody owns. Raises Rejected where one has an owner; all or none."""

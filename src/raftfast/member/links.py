@@ -34,7 +34,7 @@ from ..messages import (
 from ..records import Address
 from .orders import Orders
 
-__all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner"]
+__all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner", "of_two_clusters"]
 
 MEET_TARGET = "meet "
 """What the target of a link that a MEET opened begins with; no node id does."""
@@ -43,6 +43,11 @@ _WANT_ANSWER = (Hello, AppendEntries, InstallSnapshot, SnapshotPiece, PreVoteReq
 _ANSWERS = (Hi, AppendEntriesAck, SnapshotAck, PreVote, Vote, ReadIndexOk, ReadIndexNo)
 
 _NO_CLUSTER = ("-", "joining")
+
+
+def of_two_clusters(theirs: str | None, ours: str | None) -> bool:
+    """Whether both cluster tokens name a cluster, and not the same one (PROTOCOL 9)."""
+    return theirs is not None and ours is not None and theirs not in _NO_CLUSTER and theirs != ours
 
 
 class LinkInfo:
@@ -240,6 +245,7 @@ class Links:
         refusal = self._refusal(hello)
         if refusal is not None:
             owner.report(f"a link from {hello.node_id} ({info.peer_ip}) is refused: {refusal}")
+            self.send(info, Hi(owner.node_id, owner.address_text, owner.cluster_token), now)  # it tells the other why
             self.close(info, refusal)
             return
         earlier = self.inbound.get(hello.node_id)
@@ -260,6 +266,7 @@ class Links:
         if not info.outbound or info.node_id is not None:
             self.close(info, "a HI out of place")
             return
+        info.cluster = hi.cluster
         refusal = self._refusal(hi)
         if refusal is None and not info.is_meet and hi.node_id != info.target:
             refusal = f"{hi.node_id} answers where {info.target} was dialled"
@@ -269,7 +276,6 @@ class Links:
             return
         info.waits_since = None
         info.node_id = hi.node_id
-        info.cluster = hi.cluster
         self._hear_address(hi.node_id, hi.address, info.peer_ip)
         if not info.is_meet:
             earlier = self.outbound.get(hi.node_id)
@@ -284,7 +290,7 @@ class Links:
         if greeting.node_id == self._owner.node_id:
             return "that is this node itself"
         theirs, ours = greeting.cluster, self._owner.cluster_id
-        if theirs is None or ours is None or theirs in _NO_CLUSTER or theirs == ours:
+        if theirs is None or ours is None or not of_two_clusters(theirs, ours):
             return None
         return f"it is of another cluster ({theirs[:8]}…, ours is {ours[:8]}…)"
 

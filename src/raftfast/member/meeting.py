@@ -13,7 +13,7 @@ from ..consensus import Standing
 from ..errors import MeetError
 from ..hot import nodesconf
 from ..messages import AddMe, Meet, MeetRejected, Message, Welcome
-from .links import MEET_TARGET, LinkInfo, Links
+from .links import MEET_TARGET, LinkInfo, Links, of_two_clusters
 from .orders import Orders
 
 __all__ = ["Meetings", "MeetingsOwner"]
@@ -31,6 +31,8 @@ class MeetingsOwner(Protocol):
     def node_id(self) -> str: ...
     @property
     def standing(self) -> Standing: ...
+    @property
+    def cluster_id(self) -> str | None: ...
     def knows(self, node_id: str) -> bool: ...
     def is_voter(self, node_id: str) -> bool: ...
     def invite(self, join: NodeJoin, now: float) -> None: ...
@@ -101,7 +103,8 @@ class Meetings:
     def link_lost(self, info: LinkInfo, reason: str) -> None:
         """A link is gone: our MEET on it failed, a kept one is dropped."""
         if info.is_meet:
-            self._finish(info.target or "", MeetError(f"the link was closed: {reason}"))
+            merging = of_two_clusters(info.cluster, self._owner.cluster_id)
+            self._finish(info.target or "", MeetError(CANNOT_MERGE if merging else f"the link was closed: {reason}"))
         self._kept = [kept for kept in self._kept if kept[0] is not info]
 
     def tick(self, now: float) -> None:
