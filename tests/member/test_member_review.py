@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from wiring import Wiring
 
 from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
+from raftfast.cluster.sessions import Sessions
+from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
 from raftfast.errors import Rejected, UnknownOutcome
 from raftfast.member import Origin
@@ -265,3 +268,19 @@ def test_a_command_that_was_sent_twice_and_then_refused_is_not_said_to_have_no_e
     b.member.refused(message.entry, Rejected("no"))
     world.settle()
     assert isinstance(token.error, UnknownOutcome) and token.error.may_take_effect
+
+
+def test_capturing_the_state_encodes_no_session_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop never serialises a snapshot (PROTOCOL 7, "Taking it does not stop proposals"); it is as it was then."""
+    world = Wiring("a")
+    a = world["a"]
+    a.propose(b"x")
+    world.settle()
+    encode, expected = Sessions.encode, session_part(a.member.sessions) + b"x\n"
+    monkeypatch.setattr(Sessions, "encode", lambda self: pytest.fail("encoded while it was captured"))
+    capture = a.member.capture()
+    a.propose(b"y")
+    world.settle()
+    assert a.machine.applied == [b"x", b"y"]
+    monkeypatch.setattr(Sessions, "encode", encode)
+    assert capture.app_pieces is not None and b"".join(capture.app_pieces) == expected

@@ -5,6 +5,7 @@ Floor 3. Bytes are read and written by the node; this file orders it and says wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class Snapshots:
         index = member.raft.last_applied
         pieces = None
         if member.state_machine is not None:
-            pieces = chain((session_part(member.sessions),), member.state_machine.snapshot())
+            pieces = chain(_table(member.sessions.copy()), member.state_machine.snapshot())
         term, members = member.raft.log.term_at(index), frozenset(member.state.nodes)
         return Capture(index, term, node_lines(member.state), pieces, member.image(), members)
 
@@ -340,3 +341,8 @@ class Snapshots:
         self._in.clear()
         self._in_begun = False
         self._state = None
+
+
+def _table(sessions: Sessions) -> Iterator[bytes]:
+    """The session table as bytes, made only where it is read: it may hold gigabytes of results."""
+    yield session_part(sessions)
