@@ -158,12 +158,12 @@ class Engine:
         self.turned.clear()
 
     def _carry_out(self, orders: Orders) -> None:
+        for rewrite in orders.rewrites:
+            self._jobs.append((rewrite, None))  # entries of this turn follow the state that they were made on
         if orders.store is not None:
             if orders.store.image is not None and orders.store.image.reset:
                 self._resets += 1
             self._jobs.append(orders.store)
-        for rewrite in orders.rewrites:
-            self._jobs.append((rewrite, None))
         self._start_job()
         self._send(orders)
         for number, reason in orders.closes:

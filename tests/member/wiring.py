@@ -164,9 +164,9 @@ class Host:
         return busy or orders.busy or self.member.raft.last_applied != before
 
     def carry_out(self, orders: Orders) -> bool:
+        self.jobs.extend(orders.rewrites)
         if orders.store is not None:
             self.jobs.append(orders.store)
-        self.jobs.extend(orders.rewrites)
         for link, message in orders.sends:
             self.wiring.post(link, message)
         for link, reason in orders.closes:
