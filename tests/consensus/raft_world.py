@@ -384,6 +384,8 @@ class World:
 
     def _follow_members(self, node: Node) -> bool:
         raft = node.raft
+        if raft.last_applied > raft.log.last_index:
+            raise Broken(f"{node.id} has applied {raft.last_applied}, its log ends at {raft.log.last_index}")
         tail = raft.log.membership_lines(max(raft.last_applied, raft.log.boundary_index) + 1, raft.log.last_index + 1)
         joins = {line.split(b" ")[2].decode() for _, line in tail if b" NODE_JOIN " in line}
         if raft.members == node.state.members | joins:
