@@ -9,9 +9,9 @@ from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
-from raftfast.errors import Rejected, UnknownOutcome
+from raftfast.errors import NodeClosed, Rejected, UnknownOutcome
 from raftfast.member import Origin
-from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, Propose, TimeoutNow
+from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, Propose, ReadIndex, TimeoutNow
 from raftfast.records import Address
 
 
@@ -284,3 +284,45 @@ def test_capturing_the_state_encodes_no_session_table(monkeypatch: pytest.Monkey
     assert a.machine.applied == [b"x", b"y"]
     monkeypatch.setattr(Sessions, "encode", encode)
     assert capture.app_pieces is not None and b"".join(capture.app_pieces) == expected
+
+
+def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
+    """PROTOCOL 5.6: a leader that hands over answers READ_INDEX_NO; asking it in a circle would only keep both busy."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b = world["a"], world["b"]
+    world.held = lambda sender, to, message: isinstance(message, TimeoutNow)
+    a.member.transfer(None, world.now)
+    world.settle()
+    read = b.barrier()
+    world.run(0.5)
+    asked = sum(isinstance(message, ReadIndex) for _, _, message in world.passed)
+    assert 1 <= asked <= 6 and not read.answered
+    world.release()
+    world.until(lambda: read.answered)
+    assert read.ok
+
+
+def test_a_node_that_is_alone_closes_the_link_of_whoever_leads_it() -> None:
+    """PROTOCOL 8: a singleton takes no AppendEntries; it closes the link, and its term does not move."""
+    world = Wiring("ac")
+    a, c = world["a"], world["c"]
+    world.settle()
+    a.propose(b"x")
+    world.settle()
+    a.disk_held = True  # so that the join stays in the log's tail, and says nothing of a lost log
+    a.member.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
+    world.settle()
+    assert any(isinstance(message, AppendEntries) for _, _, message in world.passed)
+    assert a.id not in c.member.links.inbound
+    assert c.member.standing is Standing.SINGLETON and c.member.raft.current_term == 0
+
+
+def test_a_member_that_is_closed_takes_nobody_in_who_would_never_be_answered() -> None:
+    world = Wiring("a")
+    a = world["a"]
+    world.settle()
+    a.member.close(lambda sent: NodeClosed("closed"))
+    for call in (a.barrier, lambda: a.meet(a), lambda: a.propose(b"x"), lambda: a.entry(DelVoter(a.id))):
+        with pytest.raises(NodeClosed):
+            call()

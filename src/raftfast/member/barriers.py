@@ -45,15 +45,15 @@ class Barriers:
         self._asked: dict[int, list[_Waiting]] = {}
         self._confirmed: list[tuple[int, list[_Waiting]]] = []
         self._number = 0
+        self._not_before = 0.0
 
     def add(self, token: Any, deadline: float) -> None:
         """A read came."""
         self._waiting.append(_Waiting(token, deadline))
 
-    @property
-    def wants_to_ask(self) -> bool:
+    def may_ask(self, now: float) -> bool:
         """Whether reads wait and none are out: those that come while some are out share the next asking."""
-        return bool(self._waiting) and not self._asked
+        return bool(self._waiting) and not self._asked and now >= self._not_before
 
     @property
     def nothing_open(self) -> bool:
@@ -87,14 +87,17 @@ class Barriers:
                 self._answer(read.token, None, None)
         self._confirmed = still
 
-    def refused(self, number: int) -> None:
-        """The reads of `number` must be asked anew, under another number."""
-        self._waiting = self._asked.pop(number, []) + self._waiting
+    def refused(self, number: int, not_before: float = 0.0) -> None:
+        """The reads of `number` must be asked anew, under another number; who was refused just now waits a little."""
+        if number in self._asked:
+            self._waiting = self._asked.pop(number) + self._waiting
+            self._not_before = not_before
 
     def ask_again(self) -> None:
         """The link to the leader is gone, or there is a new leader: whatever is out must be asked anew."""
         for number in list(self._asked):
             self.refused(number)
+        self._not_before = 0.0
 
     def expire(self, now: float) -> None:
         """Gives up what is too old."""

@@ -325,9 +325,13 @@ class Member:
         else:
             self.proposals.add_entry(entry.encode(), token, now)
 
-    def _refuse_if_unable(self) -> None:
+    def _refuse_if_closed(self) -> None:
+        """Who came now would never be answered."""
         if self._closed:
             raise NodeClosed("the node is closed")
+
+    def _refuse_if_unable(self) -> None:
+        self._refuse_if_closed()
         if self.standing is Standing.REMOVED:
             raise Rejected("this node was forgotten by its cluster: CLUSTER RESET it first")
 
@@ -350,6 +354,7 @@ class Member:
     def barrier(self, token: Any, now: float) -> None:
         """`token` is answered once everything that was committed before this call is applied here."""
         self._enter(now)
+        self._refuse_if_closed()
         if self.standing is Standing.SINGLETON:
             self.answer(token, None, None)
         else:
@@ -358,6 +363,7 @@ class Member:
     def meet(self, token: Any, now: float) -> str:
         """A client wants us to meet somebody: dial there under the name that is returned."""
         self._enter(now)
+        self._refuse_if_closed()
         return self.meetings.begin(token, now)
 
     def transfer(self, peer: str | None, now: float) -> None:
@@ -399,7 +405,7 @@ class Member:
         self.barriers.fail_all(error(False))
         self.meetings.fail_all(reason)
         for token in [token for token, _ in self._rewrite_tokens.values()] + [t for _, t in self._answer_when_stored]:
-            self.answer(token, None, error(False))
+            self.answer(token, None, error(True))  # it may be on its way to the disk
         self._rewrite_tokens.clear()
         self._answer_when_stored.clear()
 
@@ -575,6 +581,8 @@ class Member:
         elif kind is Removed:
             if isinstance(message, Removed):
                 self._on_removed(info, message)
+        elif kind in _OF_LEADERS_AND_CANDIDATES and self.raft.alone:
+            self.links.close(info, f"{kind.__name__} to a node that is alone")
         elif not self.is_served(info) or info.is_meet:
             self.count("messages_unserved")
         elif kind not in _DISPATCH:
@@ -641,7 +649,7 @@ class Member:
             self.barriers.confirmed(message.number, message.index, self.raft.last_applied)
 
     def _on_read_index_no(self, info: LinkInfo, message: ReadIndexNo) -> None:
-        self.barriers.refused(message.number)
+        self.barriers.refused(message.number, self._now + self.config.heartbeat_interval)
 
     def _on_transfer_leader(self, info: LinkInfo, message: TransferLeader) -> None:
         if info.node_id in self.state.nodes and self.raft.is_leader and message.term == self.raft.current_term:
@@ -705,7 +713,7 @@ class Member:
 
     def _ask_reads(self, now: float) -> None:
         barriers, raft = self.barriers, self.raft
-        if not barriers.wants_to_ask:
+        if not barriers.may_ask(now):
             return
         if raft.is_leader:
             if raft.accepts_proposals:
@@ -876,6 +884,10 @@ _DISPATCH: dict[type[Message], Any] = {
     TransferLeader: Member._on_transfer_leader,
     ReplOffsets: Member._on_repl_offsets,
 }
+
+_OF_LEADERS_AND_CANDIDATES = frozenset(
+    {AppendEntries, PreVoteRequest, VoteRequest, TimeoutNow, InstallSnapshot, SnapshotPiece}
+)
 
 _REQUESTS = frozenset(
     {
