@@ -337,3 +337,19 @@ def test_the_tail_of_a_snapshot_is_kept_while_it_is_being_written(log_class: typ
         world.propose("1", f"d{i}")
         world.pass_time(100, deliver=True)
     assert world["1"].log.boundary_index > written  # and then no longer
+
+
+def test_a_pre_candidate_still_owes_its_answer_to_the_leader_of_its_term(log_class: type) -> None:
+    """PROTOCOL 5.3: only an answer whose term has passed or whose link is gone is dropped.
+
+    Found by the simulator too: a leader that waits for its first answer on a link sends nothing more until it comes.
+    """
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (1,), (b"1 NOOP",), 1), 0.1, 7)
+    ticket = raft.take().ticket
+    for tenth in range(2, 20):
+        raft.tick(tenth / 10)
+    assert raft.role is Role.PRE_CANDIDATE
+    raft.take()
+    raft.stored(ticket, 2.0)
+    assert acks(raft.take()) == [AppendEntriesAck(1, True, 1, 0, 1)]

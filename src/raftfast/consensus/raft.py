@@ -493,10 +493,12 @@ class Raft:
             self._promises.owe(sender, link, has_new)
 
     def _acknowledge(self, owed: list[tuple[str, int]]) -> None:
-        """Acknowledges what is verified and durable by now, to the leader that we still follow."""
+        """Acknowledges what is verified and durable by now, to the leader of the term, even if we look for another.
+
+        It may send nothing more until it is answered (PROTOCOL 5.2); what was owed in an earlier term is gone already.
+        """
         for sender, link in owed:
-            if sender == self.leader_id:
-                self._update.send.append(Send(sender, self._acknowledgement(), link))
+            self._update.send.append(Send(sender, self._acknowledgement(), link))
 
     def _acknowledgement(self) -> AppendEntriesAck:
         index = min(self.verified_index, self._durability.index)
