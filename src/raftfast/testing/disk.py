@@ -115,7 +115,7 @@ class SimulatedDisk:
             self._append(hard_state, None, job.first_index, job.lines[:kept])
             if kept < len(job.lines):
                 whole = nodesconf.log_line(job.first_index + kept, job.lines[kept])
-                self._torn = whole[: rng.randrange(len(whole))]
+                self._torn = whole[: rng.randrange(len(whole) - 1)]
 
     def rewrite(self, image: Image, keep_above: int | None, hard_state: HardState | None = None) -> None:
         """A new stored state in one atomic step."""

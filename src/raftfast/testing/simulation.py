@@ -6,7 +6,8 @@ equal. Tests may also drive it step by step: crash, pause, partition, propose, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ from ..consensus import Standing
 from ..errors import RaftError
 from ..statemachine import StateMachine
 from .faults import Faults, draw_config, draw_faults
-from .invariants import BrokenInvariant, Checks
+from .invariants import Checks
 from .machine import Registers
 from .network import Network
 from .process import SimulatedNode
@@ -99,15 +100,21 @@ class Simulation:
     def run_until(self, holds: Callable[[], bool], limit: float) -> bool:
         """Goes on until `holds`, looked at after each step, for at most `limit` seconds. Whether it held."""
         end, timeline = self.timeline.now + limit, self.timeline
-        try:
+        with self._watched():
             while not holds():
                 if not timeline.step(end):
                     return holds()
-        except (BrokenInvariant, RaftError) as error:
-            self.fail(f"{type(error).__name__}: {error}", error)
+        return True
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Whatever a node raises, or a check, is the end of the run, told with the trace."""
+        try:
+            yield
+        except SimulationFailure:
+            raise
         except Exception as error:
             self.fail(f"{type(error).__name__}: {error}", error)
-        return True
 
     def fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
         """The run is over: raises SimulationFailure with all that is known."""
@@ -281,10 +288,11 @@ class Simulation:
         self.network.unblock()
         self.faults = Faults(delay=min(self.faults.delay, 0.01), disk_delay=min(self.faults.disk_delay, 0.005))
         self.network.calm(self.faults)
-        for node in self.nodes:
-            node.recover()
-            if node.member is None:
-                node.start()
+        with self._watched():
+            for node in self.nodes:
+                node.recover()
+                if node.member is None:
+                    node.start()
 
     # ------------------------------------------------------------------ the end
 
@@ -303,10 +311,8 @@ class Simulation:
                 break
             if self.timeline.now > limit:
                 self.fail(f"no convergence: {marker!r}, still open: {list(self.workload.open)[:5]}")
-        try:
+        with self._watched():
             self.workload.check_end()
-        except BrokenInvariant as error:
-            self.fail(str(error), error)
 
     def bring_in_lost(self) -> None:
         """What was forgotten, or never came in, is brought in again."""
