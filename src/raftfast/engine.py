@@ -138,6 +138,7 @@ class Engine:
         if self._stopped:
             return
         member, now = self.member, self.loop.time()
+        orders = Orders()
         try:
             orders = member.take(now)
             self._carry_out(orders)
@@ -145,6 +146,7 @@ class Engine:
             more = member.apply(now)
             self._answer(member.orders.answers)
         except Exception as error:
+            self._answer(orders.answers)  # they are decided, and the member knows of them no more
             self.fail(error)
             return
         if more or orders.busy or member.raft.last_applied != applied:

@@ -13,7 +13,7 @@ from typing import Self
 
 from .cluster.entries import MAX_TERMLESS_BYTES, app_entry
 from .engine import Engine
-from .errors import Busy, Dropped, Expired
+from .errors import Busy, Dropped, Expired, RaftError
 from .member.proposals import Client
 
 __all__ = ["Session", "check_command"]
@@ -98,16 +98,22 @@ class Session:
             self._room.clear()
 
     async def _decide(self, sequence: int, command: bytes, wait: bool) -> bytes | None:
+        sent = False  # whether an earlier copy may be in a log: then no error may say that there is no effect
         while True:
-            engine = self._running()
-            future: asyncio.Future[bytes | None] = engine.loop.create_future()
             try:
+                engine = self._running()
+                future: asyncio.Future[bytes | None] = engine.loop.create_future()
                 engine.member.propose_in_session(self._client, sequence, command, future, engine.loop.time())
                 engine.schedule()
                 return await future
             except Busy:
-                if not wait:
+                if not wait and not sent:
                     raise
                 await engine.room.wait()
-            except (Expired, Dropped):
-                continue  # the same sequence again is the same command again
+            except Expired:
+                sent = True  # the same sequence again is the same command again
+            except Dropped:
+                continue
+            except RaftError as error:
+                error.may_take_effect = error.may_take_effect or sent
+                raise
