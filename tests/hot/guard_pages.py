@@ -230,6 +230,7 @@ def nodesconf(run: Run) -> None:
         for cut in cuts(run, data, 200 if len(data) < 10_000 else 5):
             run.each("parse", nodesconf_c.parse, cut, buffers=False)
             run.each("parse", nodesconf_c.parse, resealed(cut), buffers=False)
+            run.each("parse", nodesconf_c.parse, cut + b"\n", buffers=False)
     for line in sorted(lines):
         for cut in cuts(run, line, 50):
             run.each("parse_node_line", nodesconf_c.parse_node_line, cut, buffers=False)
