@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wiring import Wiring
+from wiring import Disk, Wiring
 
 from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.cluster.sessions import Sessions
@@ -326,3 +326,22 @@ def test_a_member_that_is_closed_takes_nobody_in_who_would_never_be_answered() -
     for call in (a.barrier, lambda: a.meet(a), lambda: a.propose(b"x"), lambda: a.entry(DelVoter(a.id))):
         with pytest.raises(NodeClosed):
             call()
+
+
+def test_a_voter_that_lost_its_log_is_served_again_once_it_is_a_learner_and_joined_anew() -> None:
+    """PROTOCOL 9: demoted by DEL_VOTER and met, it is a learner like any other, on links that were made before too."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, c = world["a"], world["c"]
+    c.crash()
+    c.disk, c.machine = Disk(), world.machine()
+    c.start()
+    world.run(1.0)
+    assert a.member.links.outbound[c.id].lost
+    demoted = a.entry(DelVoter(c.id))
+    world.until(lambda: demoted.answered)
+    assert demoted.ok
+    met = c.meet(a)
+    world.until(lambda: met.answered)
+    assert met.ok
+    world.until(lambda: a.member.is_voter(c.id) and c.member.standing is Standing.MEMBER, 3.0)

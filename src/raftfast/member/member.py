@@ -529,6 +529,9 @@ class Member:
         self._unserved_learners.discard(node_id)
         self.raft.restart_progress(node_id, self._now)
         info = self.links.outbound.get(node_id)
+        for bound in (info, self.links.inbound.get(node_id)):
+            if bound is not None and bound.lost and not self.is_voter(node_id):
+                was_lost, bound.lost = True, False  # it was a voter when it said so, and begins anew as a learner
         if was_lost and info is not None:
             self.raft.link_up(node_id, self._now)
 
