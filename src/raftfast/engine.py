@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -67,7 +67,9 @@ class Engine:
         rng: random.Random,
         disk_worker: ThreadPoolExecutor,
         on_event: Callable[[Event], None],
+        extra_vars: Mapping[str, int | str] | None = None,
     ) -> None:
+        """`extra_vars`: what `vars` of the file held that is a newer server's; written back as it is (NODESCONF A)."""
         self.member = member
         self.storage = storage
         self.loop = asyncio.get_running_loop()
@@ -79,6 +81,7 @@ class Engine:
         self._config = config
         self._on_event = on_event
         self._disk = disk_worker
+        self._extra_vars = {name: value for name, value in (extra_vars or {}).items() if name != "removed"}
         self._state_worker = ThreadPoolExecutor(1, "raftfast-state")
         self._piece_worker = ThreadPoolExecutor(1, "raftfast-pieces")
         self._jobs: deque[StoreJob | tuple[Rewrite, int | None]] = deque()
@@ -247,10 +250,22 @@ class Engine:
     def _store(self, job: StoreJob) -> None:
         hard_state = job.hard_state
         if job.image is not None:
-            stored = _stored_state(job.image)
+            stored = self._stored_state(job.image)
             self.storage.rewrite(stored, job.keep_above, hard_state=hard_state, reset=job.image.reset)
             hard_state = None
         self.storage.append(hard_state, job.truncate_from, job.first_index, job.lines)
+
+    def _stored_state(self, image: Image) -> StoredState:
+        return StoredState(
+            nodes=image.nodes,
+            last_applied=image.last_applied,
+            snapshot_term=image.snapshot_term,
+            cluster_id=image.cluster_id,
+            joining=image.joining,
+            raft_leader=image.raft_leader,
+            app=image.app,
+            extra={**self._extra_vars, "removed": "1"} if image.removed else self._extra_vars,
+        )
 
     def _stored(self, job: StoreJob) -> None:
         self._job_running = False
@@ -268,7 +283,7 @@ class Engine:
             if rewrite.image.app is not None:
                 self.storage.discard_app(rewrite.image.app)
             return
-        self.storage.rewrite(_stored_state(rewrite.image), rewrite.keep_above)
+        self.storage.rewrite(self._stored_state(rewrite.image), rewrite.keep_above)
 
     def _rewritten(self, rewrite: Rewrite) -> None:
         self._job_running = False
@@ -487,19 +502,6 @@ def _closed(text: str, sent: bool) -> NodeClosed:
     error = NodeClosed(text)
     error.may_take_effect = sent
     return error
-
-
-def _stored_state(image: Image) -> StoredState:
-    return StoredState(
-        nodes=image.nodes,
-        last_applied=image.last_applied,
-        snapshot_term=image.snapshot_term,
-        cluster_id=image.cluster_id,
-        joining=image.joining,
-        raft_leader=image.raft_leader,
-        app=image.app,
-        extra={"removed": "1"} if image.removed else {},
-    )
 
 
 def _with_app(image: Image, app: AppFile) -> Image:

@@ -161,7 +161,8 @@ class Node:
         loop = asyncio.get_running_loop()
         origin = self._origin(loaded, self._announce_bus_port or self.bus_port)
         member = Member(origin, self.config, self._rng, _new_id, self._state_machine, sessions, now=loop.time())
-        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._tell)
+        extra = loaded.stored.extra if loaded.stored is not None else None
+        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._tell, extra)
         engine.failed.add_done_callback(lambda _: self._tell(None))
         self._listener = await listen(self.host, self.bus_port, engine, self.config, stats=engine.dialer.stats)
         if self.bus_port == 0:

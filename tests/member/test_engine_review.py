@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from raftfast import Config, Node
 from raftfast.errors import Busy, Expired, NodeClosed, RaftError, Rejected
+from raftfast.hot import nodesconf
 from raftfast.session import Session
 
 
@@ -89,3 +91,20 @@ def test_busy_is_only_said_of_a_command_that_was_never_sent() -> None:
             await session.propose(b"x")
 
     asyncio.run(run())
+
+
+def test_a_newer_servers_vars_are_written_back_by_every_rewrite(tmp_path: Path) -> None:
+    """NODESCONF A: an unknown name in `vars` is kept and written back; a stop rewrites the file, and so does a change."""
+
+    async def start_and_stop(change: bool) -> None:
+        async with Node(tmp_path / "n", bus_port=0, config=Config(node_timeout=1.0)) as node:
+            if change:
+                await node.add_slots([1, 2])
+
+    file = tmp_path / "n" / "nodes.conf"
+    asyncio.run(start_and_stop(False))
+    conf = nodesconf.parse(file.read_bytes())
+    file.write_bytes(nodesconf.dump(replace(conf, vars={**conf.vars, "futureThing": "abc"})))
+    asyncio.run(start_and_stop(True))
+    conf = nodesconf.parse(file.read_bytes())
+    assert conf.vars["futureThing"] == "abc" and conf.nodes[0].slots == ((1, 2),)

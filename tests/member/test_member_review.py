@@ -345,3 +345,16 @@ def test_a_voter_that_lost_its_log_is_served_again_once_it_is_a_learner_and_join
     world.until(lambda: met.answered)
     assert met.ok
     world.until(lambda: a.member.is_voter(c.id) and c.member.standing is Standing.MEMBER, 3.0)
+
+
+def test_a_joiner_keeps_one_meet_a_link_however_often_it_is_said() -> None:
+    world = Wiring("ab")
+    world.settle()
+    a, b = world["a"], world["b"]
+    b.meet(a)
+    world.held = lambda sender, to, message: isinstance(message, AppendEntries)
+    world.settle()
+    joiner = next(host for host in (a, b) if host.member.standing is Standing.JOINER)
+    link = next(iter(joiner.member.links.inbound.values()))
+    joiner.member.link_messages(link.link, [Meet("singleton")] * 1000, world.now)
+    assert len(joiner.member.meetings._kept) == 1

@@ -173,7 +173,8 @@ class Meetings:
         elif owner.standing is Standing.REMOVED:
             self._links.send(info, MeetRejected(), now)
         elif owner.standing is Standing.JOINER or (self._waits_for_answer() and asker > owner.node_id):
-            self._kept.append((info, message))
+            if all(kept is not info for kept, _ in self._kept):
+                self._kept.append((info, message))
         else:
             owner.become_joiner((info.link, AddMe()), now)
 
