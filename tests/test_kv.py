@@ -232,9 +232,9 @@ def test_a_damaged_snapshot_is_refused_whole():
     good = b"".join(store_of(a=b"1", b=b"2").snapshot())
     assert good == b"kv 1 2\n1:a1:11:b1:2"
     bad = [
-        b"", b"kv 2 2\n" + good[7:], b"kv 1 3\n" + good[7:], b"kv 1 1\n" + good[7:], b"kv 1 02\n" + good[7:], b"kv 1 2",
+        b"kv 2 2\n" + good[7:], b"kv 1 3\n" + good[7:], b"kv 1 1\n" + good[7:], b"kv 1 02\n" + good[7:], b"kv 1 2",
         good + b"x", good + b"1:c", b"kv 1 2\n1:b1:21:a1:1", b"kv 1 2\n1:a1:11:a1:2", b"kv 1 0\n1:a1:1", b"kv 1 -1\n",
-        *(good[:end] for end in range(len(good))),
+        *(good[:end] for end in range(1, len(good))),
     ]  # fmt: skip
     for data in bad:
         store = store_of(old=b"state")
@@ -246,6 +246,9 @@ def test_a_damaged_snapshot_is_refused_whole():
     store.restore([good])
     assert store.size == 2
     store.restore([b"kv 1 0\n"])
+    assert store.size == 0
+    store.restore([good])
+    store.restore([])  # a node that is reset
     assert store.size == 0
 
 

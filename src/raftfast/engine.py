@@ -88,6 +88,7 @@ class Engine:
         self._job_running = False
         self._incoming: IncomingSnapshot | None = None
         self._compacting = False
+        self._wants_rewrite = False
         self._resets = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -159,6 +160,8 @@ class Engine:
                 self._timer.cancel()
             self._timer_at = orders.wake_at
             self._timer = self.loop.call_at(orders.wake_at, self._on_timer)
+        self.room.set()  # not only by answers: what nobody waits for makes room too when it is decided
+        self.room.clear()
         self.turned.set()
         self.turned.clear()
 
@@ -186,8 +189,9 @@ class Engine:
             self._on_event(event)
         for severity, text in orders.log:
             _log.log(severity, text)
-        if orders.wants_rewrite:
-            self.compact()
+        self._wants_rewrite = self._wants_rewrite or orders.wants_rewrite
+        if self._wants_rewrite:
+            self.compact(moves=False)
 
     def _send(self, orders: Orders) -> None:
         """One write a link: all of a turn's messages to it are joined."""
@@ -209,10 +213,7 @@ class Engine:
                 token.set_result(result)
             else:
                 token.set_exception(error)
-        if answers:
-            answers.clear()
-            self.room.set()
-            self.room.clear()
+        answers.clear()
 
     # ------------------------------------------------------------------ storage
 
@@ -277,7 +278,7 @@ class Engine:
     def _rewrite(self, rewrite: Rewrite, life: int | None) -> None:
         """`life`: of the state that a compaction captured; None: this is no compaction, and must be carried out."""
         overtaken = life is not None and (
-            life != self._resets or rewrite.image.last_applied <= self.storage.stored_index
+            life != self._resets or rewrite.image.last_applied < self.storage.stored_index
         )
         if overtaken:  # a snapshot was installed meanwhile, or the node was reset: its old state must not come back
             if rewrite.image.app is not None:
@@ -291,6 +292,7 @@ class Engine:
             self.member.rewritten(rewrite.token, self.loop.time())
         else:
             self._compacting = False
+            self.schedule()
         self._start_job()
 
     def _submit(self, worker: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
@@ -319,13 +321,17 @@ class Engine:
         limit = max(config.rewrite_min_bytes, config.rewrite_factor * storage.state_bytes)
         return storage.log_bytes > limit and raft.last_applied > storage.stored_index
 
-    def compact(self) -> bool:
-        """Moves the stored state up to what is applied now: app state first, then one atomic rewrite. Whether begun."""
+    def compact(self, *, moves: bool = True) -> bool:
+        """Moves the stored state up to what is applied now: app state first, then one atomic rewrite. Whether begun.
+
+        `moves` False: also where the index stays, since something else about the node has changed.
+        """
         member = self.member
         ready = member.standing in (Standing.MEMBER, Standing.REMOVED) and not member.snapshots.installing
-        if self._compacting or not ready or member.raft.last_applied <= self.storage.stored_index:
+        if self._compacting or not ready or member.raft.last_applied < self.storage.stored_index + moves:
             return False
         self._compacting = True
+        self._wants_rewrite = False
         capture, life = member.capture(), self._resets
 
         def write() -> AppFile | None:

@@ -171,8 +171,12 @@ class KeyValueStore(StateMachine):
         return _pieces(self._values.copy())
 
     def restore(self, pieces: Iterable[bytes]) -> None:
-        """Takes the state of a snapshot. **Raises** SnapshotError, and keeps the old state, where anything is off."""
-        values = _parse(b"".join(pieces))
+        """Takes the state of a snapshot; no bytes at all are the state of a new store.
+
+        **Raises** SnapshotError, and keeps the old state, where anything is off.
+        """
+        data = b"".join(pieces)
+        values = _parse(data) if data else {}
         self._values, self._slots = values, None
 
     def digest(self) -> str:

@@ -39,6 +39,7 @@ class StateMachine(ABC):
     def restore(self, pieces: Iterable[bytes]) -> None:
         """Replaces the whole state by the one that `pieces` hold.
 
-        The pieces, joined, are the bytes that some `snapshot()` gave; where they are cut may differ. Called in another
-        thread while nothing else is; an exception must leave the old state, and refuses the snapshot.
+        The pieces, joined, are the bytes that some `snapshot()` gave; where they are cut may differ. No pieces at all
+        stand for the state of a new state machine (a node that is reset). Called while nothing else is, in another
+        thread but for a reset; an exception must leave the old state, and refuses the snapshot.
         """

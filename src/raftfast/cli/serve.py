@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import tomllib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields
@@ -142,14 +143,22 @@ async def _serve(options: Options) -> None:
         state_machine=store,
         config=options.config,
     )
+    # The port first: where it is taken, the folder is left as it is.
+    with server.bind(options.host, options.port) as sock:
+        await _run(node, sock, store, options, stop)
+    _log.info("stopped")
+
+
+async def _run(
+    node: raftfast.Node, sock: socket.socket, store: KeyValueStore | None, options: Options, stop: asyncio.Event
+) -> None:
     async with node:
-        front = await server.serve(node, options.host, options.port, kv=store, shutdown=stop.set)
+        front = await server.serve(node, kv=store, shutdown=stop.set, sock=sock)
         try:
             _log.info("ready: client %s:%d bus %d id %s", options.host, options.port, options.bus_port, node.node_id)
             await _first(stop.wait(), node.wait_failed())
         finally:
             await front.close()
-    _log.info("stopped")
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..cluster.entries import App, Entry, NodeInfo, NodeJoin, SlotChange, parse_entry
+from ..cluster.entries import App, DelVoter, Entry, NodeForget, NodeInfo, NodeJoin, SlotChange, parse_entry
 from ..cluster.members import bits_of, ranges_of
 from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
@@ -304,14 +304,14 @@ class Member:
 
     def propose_app(self, command: bytes, token: Any, now: float) -> None:
         """A command for the state machine. `token` is answered with its result. Raises Busy, EntryError, Rejected."""
-        self._refuse_if_unable()
+        self.refuse_if_unable()
         if self.state_machine is None:
             raise Rejected("this node embeds no state machine")
         self.proposals.add_app(command, token, now)
 
     def propose_in_session(self, client: Client, sequence: int, command: bytes, token: Any, now: float) -> None:
         """A command of a session of the user's, or (sequence 0, no bytes) its opening. Raises as `propose_app`."""
-        self._refuse_if_unable()
+        self.refuse_if_unable()
         if self.state_machine is None:
             raise Rejected("this node embeds no state machine")
         self.proposals.add_session(client, sequence, command, token, now)
@@ -319,7 +319,7 @@ class Member:
     def propose_entry(self, entry: Entry, token: Any, now: float) -> None:
         """A cluster entry. `token` is answered with None. Raises Busy."""
         self._enter(now)
-        self._refuse_if_unable()
+        self.refuse_if_unable()
         if self.standing is Standing.SINGLETON:
             self._propose_as_singleton(entry, token, now)
         else:
@@ -330,7 +330,8 @@ class Member:
         if self._closed:
             raise NodeClosed("the node is closed")
 
-    def _refuse_if_unable(self) -> None:
+    def refuse_if_unable(self) -> None:
+        """Raises where this node proposes nothing: NodeClosed, or Rejected where it was forgotten."""
         self._refuse_if_closed()
         if self.standing is Standing.REMOVED:
             raise Rejected("this node was forgotten by its cluster: CLUSTER RESET it first")
@@ -431,9 +432,11 @@ class Member:
     def reset(self, identity: Identity, token: Any, now: float) -> None:
         """CLUSTER RESET: a fresh singleton of that identity; `token` is answered once that is durable (PROTOCOL 8).
 
-        Must not be called while a snapshot is being installed.
+        Must not be called while a snapshot is being installed. Raises what the state machine raises, and then nothing
+        has changed.
         """
         self._enter(now)
+        self._empty_state_machine()  # first: should it raise, nothing has changed
         self._fail_waiting(_was_reset, "cluster reset")
         self.identity = identity
         self.claimed_slots = ()
@@ -442,15 +445,18 @@ class Member:
         self._answer_when_stored.append((self.raft.next_ticket, token))
 
     def _become_singleton(self, term: int, now: float) -> None:
+        self._empty_state_machine()
         self.state = own_state(self.identity, self.claimed_slots)
         self.claimed_slots = ()
         self.cluster_id = None
         self.sessions = self.new_sessions()
-        if self.state_machine is not None and self.raft.last_applied:
-            self.state_machine.restore(())
         self.raft.reset(Standing.SINGLETON, term, now, self.node_id)
         self._after_reset()
         self.meetings.standing_changed(now)
+
+    def _empty_state_machine(self) -> None:
+        if self.state_machine is not None and self.raft.last_applied:
+            self.state_machine.restore(())
 
     def _after_reset(self) -> None:
         self._tail_joins.clear()
@@ -625,12 +631,13 @@ class Member:
             self.count("proposals_of_strangers")
 
     def _on_reject(self, info: LinkInfo, message: Reject) -> None:
-        if info.node_id == self.raft.leader_id:
+        if info.node_id == self.raft.leader_id and self.proposals.pending.has(_key_of(message.entry)):
             error = Conflict if message.reason == "conflict" else Rejected
-            self.refused(message.entry, error(f"the leader refused it: {message.reason}"))
+            reason = self._reason_to_refuse(message.entry) or message.reason
+            self.refused(message.entry, error(f"the leader refused it: {reason}"))
 
     def refused(self, raw: bytes, error: Rejected) -> None:
-        """A leader refused a proposal of ours. One sent more than once may be in the log all the same (PROTOCOL 6.4)."""
+        """A leader refused a proposal of ours. Sent more than once, it may be in the log all the same (PROTOCOL 6.4)."""
         key = _key_of(raw)
         outcome: Exception | None = error
         if self.proposals.sent_more_than_once(key):
@@ -640,6 +647,16 @@ class Member:
             elif self.state.check(entry).kind is Kind.HOLDS:
                 outcome = None
         self.proposals.complete(key, None, outcome)
+
+    def _reason_to_refuse(self, raw: bytes) -> str:
+        """Why a leader would refuse the entry, by our own state: REJECT does not say it."""
+        entry, state = parse_entry(raw), self.state
+        if isinstance(entry, App):
+            return ""
+        if isinstance(entry, NodeForget):
+            state = state.copy()
+            state.apply(0, DelVoter(entry.node_id))
+        return state.check(entry).reason
 
     def _on_read_index(self, info: LinkInfo, message: ReadIndex) -> None:
         if info.node_id in self.state.nodes:

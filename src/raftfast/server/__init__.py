@@ -5,8 +5,8 @@ Floor 5. Public names only.
 
 from __future__ import annotations
 
-from .listener import Server, serve
+from .listener import Server, bind, serve
 from .resp import Limits
 from .served import ServedCluster, ServedMember, ServedNode, ServedStore
 
-__all__ = ["Limits", "ServedCluster", "ServedMember", "ServedNode", "ServedStore", "Server", "serve"]
+__all__ = ["Limits", "ServedCluster", "ServedMember", "ServedNode", "ServedStore", "Server", "bind", "serve"]

@@ -9,7 +9,9 @@ import asyncio
 import functools
 import importlib.metadata
 import itertools
+import os
 import secrets
+import socket
 from collections.abc import Callable
 
 from . import client_commands, cluster_commands, config_commands, info, kv_commands, server_commands, transaction
@@ -18,7 +20,7 @@ from .connection import Connection
 from .resp import Limits
 from .served import ServedNode, ServedStore
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "bind", "serve"]
 
 
 def command_table(*, with_store: bool) -> dict[bytes, Command]:
@@ -74,6 +76,22 @@ class Server:
 
 
 _CLOSE_SECONDS = 1.0
+_BACKLOG = 511
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on the client port, before there is a node: should the port be taken, nothing else has happened yet.
+
+    **Raises** OSError with one clear line.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+        shown = OSError(f"cannot listen on {host or '*'}:{port}: {reason}")
+        shown.errno = error.errno
+        raise shown from error
 
 
 async def serve(
@@ -84,8 +102,9 @@ async def serve(
     kv: ServedStore | None = None,
     shutdown: Callable[[], object] | None = None,
     limits: Limits | None = None,
+    sock: socket.socket | None = None,
 ) -> Server:
-    """Opens the client port of `node`; port 0 takes a free one.
+    """Opens the client port of `node`; port 0 takes a free one, and a `sock` that `bind` gave is served in their place.
 
     `kv` is the `KeyValueStore` that is the node's state machine, where its commands are to be served. `shutdown` is
     called, on the loop, when a client says SHUTDOWN; without it the command is refused. The node must be open, and stay
@@ -104,9 +123,15 @@ async def serve(
     )
     connections: set[Connection] = set()
     numbers = itertools.count(1)
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: Connection(shared, next(numbers), connections), host, port, backlog=511
-    )
+    loop = asyncio.get_running_loop()
+
+    def connected() -> Connection:
+        return Connection(shared, next(numbers), connections)
+
+    if sock is not None:
+        listening = await loop.create_server(connected, sock=sock, backlog=_BACKLOG)
+    else:
+        listening = await loop.create_server(connected, host, port, backlog=_BACKLOG)
     shared.host, shared.port = listening.sockets[0].getsockname()[:2]
     return Server(listening, shared, connections)
 
