@@ -353,3 +353,33 @@ def test_a_pre_candidate_still_owes_its_answer_to_the_leader_of_its_term(log_cla
     raft.take()
     raft.stored(ticket, 2.0)
     assert acks(raft.take()) == [AppendEntriesAck(1, True, 1, 0, 1)]
+
+
+def pre_candidate(log_class: type) -> Raft:
+    """A node that followed 2 in term 1 until its election timeout passed."""
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (), (), 1), 0.1, 7)
+    for tenth in range(2, 20):
+        raft.tick(tenth / 10)
+    assert raft.role is Role.PRE_CANDIDATE
+    raft.take()
+    return raft
+
+
+def test_an_install_that_outlives_the_election_timeout_is_answered_in_its_term(log_class: type) -> None:
+    """Else the leader waits for ever: it sends nothing but what the snapshot's answer lets it send."""
+    raft = pre_candidate(log_class)
+    raft.install(9, 1, "123", 2.0, "2", 7)
+    update = raft.take()
+    raft.stored(update.ticket, 2.0)
+    assert acks(raft.take()) == [AppendEntriesAck(1, True, 9, 0, 1)]
+
+
+def test_two_leaders_in_one_term_are_seen_also_where_we_look_for_another(log_class: type) -> None:
+    """PROTOCOL 5.1: an invariant violation: logged as critical and refused."""
+    raft = pre_candidate(log_class)
+    raft.receive("3", AppendEntries("3", 1, 0, 0, 0, (), (), 1), 2.0, 8)
+    update = raft.take()
+    assert update.critical == ["two leaders in term 1: 2 and 3"]
+    assert acks(update) == []
+    assert raft.leader_id is None

@@ -115,6 +115,7 @@ class Raft:
         self._now = now
         self._contact = now
         self._old_leader: tuple[str, float] | None = None
+        self._term_leader: str | None = None  # who led this term, also where we look for another
         self._deadline = 0.0
         self._ask_at = 0.0
         self._granted: set[str] = set()
@@ -352,6 +353,7 @@ class Raft:
         self.verified_index = 0
         self._leader_round = None
         self._old_leader = None
+        self._term_leader = None
         self.commit_to_reach = 0
         self._timeout_now_in = 0
         self.members = frozenset()
@@ -392,7 +394,7 @@ class Raft:
     def answer_snapshot(self, sender: str, last_included_index: int, now: float, link: int) -> None:
         """A snapshot from the current leader was dropped as stale: success with what is committed and durable."""
         self._enter(now)
-        if sender == self.leader_id:
+        if sender == self._term_leader:
             self.verified_index = max(self.verified_index, self.commit_index)  # which every later leader has
             self._owe(sender, link, False)
 
@@ -419,7 +421,7 @@ class Raft:
         self.commit_index = max(self.commit_index, index)
         self.last_applied = index
         self._trimming.clear()
-        if sender == self.leader_id and link is not None:
+        if sender == self._term_leader and link is not None:
             self.verified_index = max(self.verified_index, index)
             self._owe(sender, link, True)
 
@@ -538,7 +540,7 @@ class Raft:
         self._leave_leadership()
         self.current_term = term
         self.voted_for = None
-        self.leader_id = None
+        self.leader_id = self._term_leader = None
         self.verified_index = 0
         self._leader_round = None
         self._promises.drop_owed()
@@ -708,7 +710,7 @@ class Raft:
     def _lead(self) -> None:
         """Figure 3.1, "Leaders": next index is last + 1, match 0, for every member."""
         self.role = Role.LEADER
-        self.leader_id = self.node_id
+        self.leader_id = self._term_leader = self.node_id
         self._granted.clear()
         self.leadership = Leadership(
             self.node_id, self.log.last_index + 1, self.config, self._now, self._durability.index, self._old_leader
@@ -752,14 +754,14 @@ class Raft:
             return False
         if not self._term_is_sane(term, link):
             return False
-        if term == self.current_term and self.leader_id not in (None, sender):
-            self._update.critical.append(f"two leaders in term {term}: {self.leader_id} and {sender}")
+        if term == self.current_term and self._term_leader not in (None, sender):
+            self._update.critical.append(f"two leaders in term {term}: {self._term_leader} and {sender}")
             return False
         if term > self.current_term:
             self._adopt_term(term)
         if self.standing is Standing.MEMBER:
             self.role = Role.FOLLOWER
-        self.leader_id = sender
+        self.leader_id = self._term_leader = sender
         self._old_leader = (sender, self._now)
         self._granted.clear()
         self._contact = self._now
