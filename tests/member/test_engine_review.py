@@ -38,7 +38,7 @@ def test_answers_of_a_turn_that_fails_reach_who_waits(tmp_path: Path) -> None:
 
 
 class Script:
-    """An engine whose member meets each attempt with the next outcome: an error raised at once, or one of the future."""
+    """An engine whose member meets each attempt with the next outcome: an error at once, or what the future gets."""
 
     def __init__(self, *outcomes: tuple[str, Exception | bytes]) -> None:
         self.outcomes = deque(outcomes)
@@ -85,7 +85,8 @@ def test_busy_is_only_said_of_a_command_that_was_never_sent() -> None:
     async def run() -> None:
         engine = Script(("later", Expired("late")), ("at once", Busy("full")), ("later", b"done"))
         session = Session(lambda: engine, 8, "a" * 40)  # type: ignore[arg-type, return-value]
-        assert await session.propose(b"x") == b"done" and engine.sequences == [1, 1, 1]
+        assert await session.propose(b"x") == b"done"
+        assert engine.sequences == [1, 1, 1]
         engine = Script(("at once", Busy("full")))
         with pytest.raises(Busy):
             await session.propose(b"x")
@@ -94,7 +95,7 @@ def test_busy_is_only_said_of_a_command_that_was_never_sent() -> None:
 
 
 def test_a_newer_servers_vars_are_written_back_by_every_rewrite(tmp_path: Path) -> None:
-    """NODESCONF A: an unknown name in `vars` is kept and written back; a stop rewrites the file, and so does a change."""
+    """NODESCONF A: an unknown name in `vars` is kept and written back: a change rewrites the file, and so does a stop."""
 
     async def start_and_stop(change: bool) -> None:
         async with Node(tmp_path / "n", bus_port=0, config=Config(node_timeout=1.0)) as node:
@@ -107,4 +108,5 @@ def test_a_newer_servers_vars_are_written_back_by_every_rewrite(tmp_path: Path) 
     file.write_bytes(nodesconf.dump(replace(conf, vars={**conf.vars, "futureThing": "abc"})))
     asyncio.run(start_and_stop(True))
     conf = nodesconf.parse(file.read_bytes())
-    assert conf.vars["futureThing"] == "abc" and conf.nodes[0].slots == ((1, 2),)
+    assert conf.vars["futureThing"] == "abc"
+    assert conf.nodes[0].slots == ((1, 2),)

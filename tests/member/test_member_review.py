@@ -20,7 +20,8 @@ def test_three_members_form_a_cluster_and_apply_the_same() -> None:
     world.form("abc")
     token = world["b"].propose(b"x")
     world.until(lambda: token.answered)
-    assert token.ok and token.result == b"1"
+    assert token.ok
+    assert token.result == b"1"
     world.run(0.5)
     assert [host.machine.applied for host in world.hosts.values()] == [[b"x"]] * 3
 
@@ -39,7 +40,8 @@ def test_a_step_down_is_not_overwritten_by_a_rewrite_of_the_same_turn() -> None:
     assert b.member.standing is Standing.JOINER
     while b.turn():
         b.do_jobs()
-    assert b.disk.image.joining and slots.ok
+    assert b.disk.image.joining
+    assert slots.ok
     assert Origin.of_file(b.disk.conf(), b.address).claimed_slots == ((0, 9),)
 
 
@@ -54,7 +56,8 @@ def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
     if not b.member.raft.is_leader:
         c.member.transfer(b.id, world.now)
     world.until(lambda: change.answered, 2.5)
-    assert change.ok and b.member.raft.voters == {b.id, c.id}
+    assert change.ok
+    assert b.member.raft.voters == {b.id, c.id}
 
 
 def test_commands_behind_the_removal_of_the_leader_itself_are_held_not_raised() -> None:
@@ -65,7 +68,9 @@ def test_commands_behind_the_removal_of_the_leader_itself_are_held_not_raised() 
     removal = a.entry(DelVoter(a.id))
     command = a.propose(b"x")
     world.until(lambda: removal.answered and command.answered, 3.0)
-    assert removal.ok and command.ok and not a.member.raft.is_leader
+    assert removal.ok
+    assert command.ok
+    assert not a.member.raft.is_leader
 
 
 def test_what_was_held_while_handing_over_may_order_another_hand_over() -> None:
@@ -81,7 +86,9 @@ def test_what_was_held_while_handing_over_may_order_another_hand_over() -> None:
     assert not command.answered
     world.release()
     world.until(lambda: command.answered and change.answered and forget.answered, 5.0)
-    assert command.ok and change.ok and forget.ok
+    assert command.ok
+    assert change.ok
+    assert forget.ok
 
 
 def test_a_voter_that_can_not_be_forgotten_is_not_demoted_on_the_way() -> None:
@@ -93,8 +100,10 @@ def test_a_voter_that_can_not_be_forgotten_is_not_demoted_on_the_way() -> None:
     world.until(lambda: slots.answered)
     forget = a.entry(NodeForget(c.id, a.member.state.shard_epoch(c.shard)))
     world.until(lambda: forget.answered)
-    assert isinstance(forget.error, Rejected) and "slots" in str(forget.error)
-    assert a.member.is_voter(c.id) and c.id in a.member.raft.voters
+    assert isinstance(forget.error, Rejected)
+    assert "slots" in str(forget.error)
+    assert a.member.is_voter(c.id)
+    assert c.id in a.member.raft.voters
 
 
 def test_a_founders_join_sent_again_while_a_voter_change_waits_is_refused() -> None:
@@ -180,7 +189,7 @@ def test_a_new_leaders_whole_snapshot_that_comes_during_an_install_is_answered()
     """PROTOCOL 7: a transfer always ends; here the first leader dies while its snapshot is being installed."""
     world = Wiring("abc", machine=lambda: None, trim_keep=0, trim_keep_time=0.0)
     lagging(world)
-    a, b, c = world["a"], world["b"], world["c"]
+    _a, b, c = world["a"], world["b"], world["c"]
     c.install_held = True
     world.heal()
     world.until(lambda: c.member.snapshots.installing)
@@ -212,7 +221,8 @@ def test_a_joiner_does_not_give_up_while_a_snapshot_is_being_installed() -> None
     b.install_held = False
     world.settle()
     assert b.member.standing is Standing.MEMBER
-    assert b.machine.applied == [b"x"] * 5 and b.member.raft.last_applied > 0
+    assert b.machine.applied == [b"x"] * 5
+    assert b.member.raft.last_applied > 0
 
 
 def test_a_malformed_join_in_the_log_stops_nobody_not_even_at_a_restart() -> None:
@@ -267,7 +277,8 @@ def test_a_command_that_was_sent_twice_and_then_refused_is_not_said_to_have_no_e
         world.settle()
     b.member.refused(message.entry, Rejected("no"))
     world.settle()
-    assert isinstance(token.error, UnknownOutcome) and token.error.may_take_effect
+    assert isinstance(token.error, UnknownOutcome)
+    assert token.error.may_take_effect
 
 
 def test_capturing_the_state_encodes_no_session_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +294,8 @@ def test_capturing_the_state_encodes_no_session_table(monkeypatch: pytest.Monkey
     world.settle()
     assert a.machine.applied == [b"x", b"y"]
     monkeypatch.setattr(Sessions, "encode", encode)
-    assert capture.app_pieces is not None and b"".join(capture.app_pieces) == expected
+    assert capture.app_pieces is not None
+    assert b"".join(capture.app_pieces) == expected
 
 
 def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
@@ -297,7 +309,8 @@ def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
     read = b.barrier()
     world.run(0.5)
     asked = sum(isinstance(message, ReadIndex) for _, _, message in world.passed)
-    assert 1 <= asked <= 6 and not read.answered
+    assert 1 <= asked <= 6
+    assert not read.answered
     world.release()
     world.until(lambda: read.answered)
     assert read.ok
@@ -315,7 +328,8 @@ def test_a_node_that_is_alone_closes_the_link_of_whoever_leads_it() -> None:
     world.settle()
     assert any(isinstance(message, AppendEntries) for _, _, message in world.passed)
     assert a.id not in c.member.links.inbound
-    assert c.member.standing is Standing.SINGLETON and c.member.raft.current_term == 0
+    assert c.member.standing is Standing.SINGLETON
+    assert c.member.raft.current_term == 0
 
 
 def test_a_member_that_is_closed_takes_nobody_in_who_would_never_be_answered() -> None:

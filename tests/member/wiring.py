@@ -57,7 +57,7 @@ class Disk:
     """What is durable of a node."""
 
     image: Any = None
-    hard: HardState = HardState(0, None)
+    hard: HardState = field(default_factory=lambda: HardState(0, None))
     lines: list[bytes] = field(default_factory=list)
 
     @property
@@ -129,7 +129,10 @@ class Host:
                 sessions = self.restore(self.disk.image.app)
         config = self.wiring.config
         rng = random.Random(self.id)
-        new_id: Callable[[], str] = lambda: next(self.ids)
+
+        def new_id() -> str:
+            return next(self.ids)
+
         self.member = Member(origin, config, rng, new_id, self.machine, sessions, now=self.wiring.now)
         if self.disk.image is None:
             self.member.order_rewrite(None)
