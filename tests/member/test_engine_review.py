@@ -95,7 +95,7 @@ def test_busy_is_only_said_of_a_command_that_was_never_sent() -> None:
 
 
 def test_a_newer_servers_vars_are_written_back_by_every_rewrite(tmp_path: Path) -> None:
-    """NODESCONF A: an unknown name in `vars` is kept and written back: a change rewrites the file, and so does a stop."""
+    """NODESCONF A: an unknown name in `vars` is kept and written back, by a change and by a stop."""
 
     async def start_and_stop(change: bool) -> None:
         async with Node(tmp_path / "n", bus_port=0, config=Config(node_timeout=1.0)) as node:

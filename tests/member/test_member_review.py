@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from wiring import Disk, Wiring
+from wiring import Disk, Token, Wiring
 
 from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
 from raftfast.errors import NodeClosed, Rejected, UnknownOutcome
-from raftfast.member import Origin
+from raftfast.member import Identity, Origin
 from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, Propose, ReadIndex, TimeoutNow
 from raftfast.records import Address
 
@@ -372,3 +372,35 @@ def test_a_joiner_keeps_one_meet_a_link_however_often_it_is_said() -> None:
     link = next(iter(joiner.member.links.inbound.values()))
     joiner.member.link_messages(link.link, [Meet("singleton")] * 1000, world.now)
     assert len(joiner.member.meetings._kept) == 1
+
+
+def test_a_leader_that_nobody_can_follow_refuses_its_removal_at_once() -> None:
+    """One clear error in place of a wait for the proposal's end."""
+    world = Wiring("ab")
+    world.form("ab")
+    a = world["a"]
+    world.cut_all(a, world["b"])
+    world.isolate("a")
+    removal = a.entry(DelVoter(a.id))
+    world.settle()
+    assert isinstance(removal.error, Rejected)
+    assert a.member.raft.is_leader
+
+
+def test_a_snapshot_begun_before_a_reset_is_not_sent_by_the_leader_of_a_new_cluster() -> None:
+    """PROTOCOL 7, 8: what was captured in one cluster never reaches another."""
+    world = Wiring("a")
+    a = world["a"]
+    a.propose(b"x")
+    world.settle()
+    capture, old = a.member.capture(), a.member.cluster_id
+    token = Token()
+    a.member.reset(Identity(a.id, "f" * 40, a.address), token, world.now)
+    world.settle()
+    a.propose(b"y")
+    world.settle()
+    assert token.ok
+    assert a.member.raft.is_leader
+    assert a.member.cluster_id not in (None, old)
+    assert a.member.snapshots.built(capture, 100, "old") == "old"
+    assert a.member.snapshots.built(a.member.capture(), 100, "new") is None

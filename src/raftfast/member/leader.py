@@ -175,7 +175,7 @@ class LeaderWork:
     def _queue_voter_change(self, entry: AddVoter | DelVoter, asked: _Asked, now: float) -> None:
         """Requests that come while a change is under way wait; they do not fail (PROTOCOL 8)."""
         if isinstance(entry, DelVoter) and entry.node_id == self._member.node_id and len(self._member.raft.voters) > 1:
-            self._hand_over(now)  # the proposer sends again to the next leader
+            self._hand_over(asked, now)
         else:
             self._voter_changes.append((entry, asked))
 
@@ -183,7 +183,7 @@ class LeaderWork:
         """DEL_VOTER first; the NODE_FORGET once that is committed."""
         if entry.node_id == self._member.node_id:
             if len(self._member.raft.voters) > 1:
-                self._hand_over(now)
+                self._hand_over(asked, now)
             else:
                 self._refuse(asked, Rejected("the last voter is never removed"))
             return
@@ -192,9 +192,10 @@ class LeaderWork:
             self._voter_changes.append((change, _Asked(change.encode(), None)))
         self._forgets.append((entry, asked))
 
-    def _hand_over(self, now: float) -> None:
+    def _hand_over(self, asked: _Asked, now: float) -> None:
+        """This leader is to be removed: another one does it, to whom the proposer sends again."""
         if self._member.raft.transfer_to(None, now) is None:
-            self._member.report("this leader is to be removed, and there is no live voter to hand over to")
+            self._refuse(asked, Rejected("it is the leader, and there is no live voter to hand over to"))
 
     def release_voter_changes(self, now: float) -> None:
         """Appends what waited, as far as its time has come. Called each turn."""

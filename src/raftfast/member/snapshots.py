@@ -107,7 +107,8 @@ class Snapshots:
     def built(self, capture: Capture, total: int, handle: Any) -> Any:
         """The snapshot that was ordered is written. Returns the handle of the one that it replaces, to be let go."""
         self._out.building = False
-        if self._member.raft.leadership is None:
+        # A RESET may have come between: the state of the cluster that this node was in is none of the one it leads now.
+        if self._member.raft.leadership is None or capture.image.cluster_id != self._member.cluster_id:
             return handle
         old, self._out.source = self._out.source, Source(capture, total, handle)
         self._member.orders.busy = True
