@@ -637,7 +637,7 @@ class Member:
             self.refused(message.entry, error(f"the leader refused it: {reason}"))
 
     def refused(self, raw: bytes, error: Rejected) -> None:
-        """A leader refused a proposal of ours. Sent more than once, it may be in the log all the same (PROTOCOL 6.4)."""
+        """A leader refused a proposal of ours. Sent twice, it may be in the log all the same (PROTOCOL 6.4)."""
         key = _key_of(raw)
         outcome: Exception | None = error
         if self.proposals.sent_more_than_once(key):
