@@ -290,6 +290,20 @@ def test_progress_keeps_its_invariants(steps: list[tuple[str, int]]) -> None:
         last_match = progress.match_index
 
 
+def test_what_is_acknowledged_is_no_longer_in_flight() -> None:
+    progress = Progress(1, 0.0)
+    progress.link_up()
+    progress.state = ProgressState.REPLICATE
+    for count, size in ((2, 20), (1, 7), (3, 9)):
+        progress.sent(progress.next_index - 1, count, size, 0)
+    assert (progress.next_index, progress.inflight_bytes) == (7, 36)
+    in_flight = {1: 36, 2: 16, 3: 9, 5: 9, 6: 0}
+    for index, nbytes in in_flight.items():
+        assert progress.acknowledged(index)
+        assert not progress.acknowledged(index)
+        assert (progress.match_index, progress.next_index, progress.inflight_bytes) == (index, 7, nbytes)
+
+
 def test_a_new_link_vouches_for_nothing_that_went_out_on_the_old_one() -> None:
     progress = Progress(5, 0.0)
     progress.link_up()
@@ -344,6 +358,15 @@ def test_how_far_a_log_is_trimmed(entries: int, applied: int, needed: int, targe
     trimming.applied(applied, 0.0)
     assert trimming.target(log, applied, needed, 1.0) == target
     assert trimming.target(log, applied, needed, 0.999) == 0  # all of it was applied within the last second
+
+
+def test_an_entry_stays_for_exactly_the_keep_time() -> None:
+    trimming, log = Trimming(Config(trim_keep=1, trim_keep_time=2.0)), RaftLog()
+    log.extend([1] * 30, [b"1 NOOP"] * 30)
+    for index, now in ((10, 0.0), (20, 1.0), (30, 5.0)):
+        trimming.applied(index, now)
+    targets = {5.0: 20, 6.5: 20, 7.0: 29}
+    assert {now: trimming.target(log, 30, 99, now) for now in targets} == targets
 
 
 @given(applied=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), max_size=30), gap=st.integers(0, 30))
