@@ -302,6 +302,9 @@ def test_what_is_acknowledged_is_no_longer_in_flight() -> None:
         assert progress.acknowledged(index)
         assert not progress.acknowledged(index)
         assert (progress.match_index, progress.next_index, progress.inflight_bytes) == (index, 7, nbytes)
+    progress.sent(6, 1, 5, 0)
+    progress.link_down()  # its answer is lost
+    assert (progress.next_index, progress.inflight_bytes) == (7, 0)
 
 
 def test_a_new_link_vouches_for_nothing_that_went_out_on_the_old_one() -> None:
