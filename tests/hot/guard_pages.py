@@ -15,7 +15,6 @@ import ctypes
 import dataclasses
 import mmap
 import random
-import re
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -23,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from cffi import FFI
+from nodesconf_cases import resealed
 from wire_cases import INVALID, VALID, message_of
 
 from raftfast import messages
-from raftfast.hot import log_c, nodesconf_c, nodesconf_py, wire_c
+from raftfast.hot import log_c, nodesconf_c, wire_c
 
 PAGE = mmap.PAGESIZE
 HEADER = struct.Struct("nPnn")  # references, type, size, hash
@@ -229,7 +229,7 @@ def nodesconf(run: Run) -> None:
     for data in files:
         for cut in cuts(run, data, 200 if len(data) < 10_000 else 5):
             run.each("parse", nodesconf_c.parse, cut, buffers=False)
-            run.each("parse", nodesconf_c.parse, resealed(cut), buffers=False)
+            run.each("parse", nodesconf_c.parse, resealed(cut, nodesconf_c.crc64), buffers=False)
             run.each("parse", nodesconf_c.parse, cut + b"\n", buffers=False)
     for line in sorted(lines):
         for cut in cuts(run, line, 50):
@@ -239,16 +239,6 @@ def nodesconf(run: Run) -> None:
             run.each("log_lines", lambda given: nodesconf_c.log_lines(9, [b"x", given, given]), cut, buffers=False)
     for size in range(600):
         run.each("crc64", lambda given: nodesconf_c.crc64(given, 7), run.source.randbytes(size), buffers=True)
-
-
-def resealed(data: bytes) -> bytes:
-    """The data with the checksums of its log lines made right, so that what stands behind them is read."""
-    return re.sub(
-        rb"^log [0-9a-f]{16} (.*)$",
-        lambda found: b"log %016x %b" % (nodesconf_py.crc64(found[1]), found[1]),
-        data,
-        flags=re.MULTILINE,
-    )
 
 
 # The proof that a read past the end is seen.

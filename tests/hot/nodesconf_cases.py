@@ -1,11 +1,14 @@
-"""Records of node lines, good and bad, and what a good one is once it was written and read."""
+"""Records of node lines, good and bad, what a good one is once it was written and read; files sealed anew."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable
 
 from hypothesis import strategies as st
 
+from raftfast.hot import nodesconf_py
 from raftfast.records import NodeRecord
 
 ID, OTHER, SHARD = "a1" * 20, "b2" * 20, "c3" * 20
@@ -119,3 +122,17 @@ def canonical(node: NodeRecord) -> NodeRecord:
         migrating=tuple(sorted(migrating.items())),
         importing=tuple(sorted(importing.items())),
     )
+
+
+def resealed(data: bytes, crc64: Callable[..., int] = nodesconf_py.crc64) -> bytes:
+    """`data` with the checksums of its crc and log lines made right."""
+    sealed, running = [], 0
+    for line in re.findall(rb"[^\n]*\n|[^\n]+", data):
+        if re.match(rb"log [0-9a-f]{16} ", line):
+            line = b"log %016x %b" % (crc64(line[21:].rstrip(b"\n")), line[21:])
+        elif re.match(rb"crc [0-9a-f]{16}\n", line):
+            line = b"crc %016x\n" % running
+        sealed.append(line)
+        if line.strip(b"\0\n"):
+            running = crc64(line, running)
+    return b"".join(sealed)

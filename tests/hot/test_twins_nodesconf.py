@@ -15,7 +15,7 @@ import pytest
 from conftest import IMPLEMENTATIONS, leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodesconf_cases import BAD_RECORDS, WRONG_TYPES, records
+from nodesconf_cases import BAD_RECORDS, WRONG_TYPES, records, resealed
 
 from raftfast.errors import ParseError
 from raftfast.records import Address, NodeRecord, NodesConf
@@ -132,20 +132,6 @@ def test_every_cut_of_a_raft_file(name):
     data = VECTORS[name]
     for cut in range(data.index(b"crc "), len(data)):
         same("parse", data[:cut])
-
-
-def resealed(data: bytes) -> bytes:
-    """`data` with the checksums of its crc and log lines made right."""
-    sealed, running = [], 0
-    for line in re.findall(rb"[^\n]*\n|[^\n]+", data):
-        if re.match(rb"log [0-9a-f]{16} ", line):
-            line = b"log %016x %b" % (py.crc64(line[21:].rstrip(b"\n")), line[21:])
-        elif re.match(rb"crc [0-9a-f]{16}\n", line):
-            line = b"crc %016x\n" % running
-        sealed.append(line)
-        if line.strip(b"\0\n"):
-            running = py.crc64(line, running)
-    return b"".join(sealed)
 
 
 BITS = [
