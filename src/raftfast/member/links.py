@@ -39,8 +39,25 @@ __all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner", "of_two_clusters"]
 MEET_TARGET = "meet "
 """What the target of a link that a MEET opened begins with; no node id does."""
 
-_WANT_ANSWER = (Hello, AppendEntries, InstallSnapshot, SnapshotPiece, PreVoteRequest, VoteRequest, ReadIndex)
-_ANSWERS = (Hi, AppendEntriesAck, SnapshotAck, PreVote, Vote, ReadIndexOk, ReadIndexNo)
+_WANTS_ANSWER: dict[type[Message], str] = {
+    Hello: "greeting",
+    AppendEntries: "log",
+    InstallSnapshot: "log",
+    SnapshotPiece: "log",
+    PreVoteRequest: "vote",
+    VoteRequest: "vote",
+    ReadIndex: "read",
+}
+_ANSWERS: dict[type[Message], str] = {
+    Hi: "greeting",
+    AppendEntriesAck: "log",
+    SnapshotAck: "log",
+    PreVote: "vote",
+    Vote: "vote",
+    ReadIndexOk: "read",
+    ReadIndexNo: "read",
+}
+"""What answers what: a late VOTE must not hide that the only AppendEntries on the link was never answered."""
 
 _NO_CLUSTER = ("-", "joining")
 
@@ -55,10 +72,10 @@ class LinkInfo:
 
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
     bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
-    lost its log. `waits_since`: the oldest message of ours that wants an answer; None: nothing does.
+    lost its log. `waits`: by kind of answer, since when the oldest message of ours waits for one.
     """
 
-    __slots__ = ("cluster", "link", "lost", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits_since")
+    __slots__ = ("cluster", "link", "lost", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits")
 
     def __init__(self, link: int, outbound: bool, target: str | None, peer_ip: str, now: float) -> None:
         self.link = link
@@ -69,7 +86,7 @@ class LinkInfo:
         self.node_id: str | None = None
         self.cluster: str | None = None
         self.lost = False
-        self.waits_since: float | None = None
+        self.waits: dict[str, float] = {}
 
     @property
     def is_meet(self) -> bool:
@@ -183,7 +200,7 @@ class Links:
         """Silent outbound links, and inbound ones that never said who they are, are closed."""
         timeout = self._owner.config.node_timeout
         for info in list(self.infos.values()):
-            if info.waits_since is not None and now - info.waits_since > timeout / 2:
+            if info.waits and now - min(info.waits.values()) > timeout / 2:
                 self._owner.count("links_silent")
                 self.close(info, "no answer within half a node timeout")
             elif info.node_id is None and not info.outbound and now - info.opened_at > timeout:
@@ -192,16 +209,15 @@ class Links:
     def after_pause(self, now: float) -> None:
         """This process did not run for a while: what is unanswered may be waiting to be read."""
         for info in self.infos.values():
-            if info.waits_since is not None:
-                info.waits_since = now
+            info.waits = dict.fromkeys(info.waits, now)
 
     # ------------------------------------------------------------------ sending
 
     def send(self, info: LinkInfo, message: Message, now: float) -> None:
         """Sends on this very link."""
         self._owner.orders.sends.append((info.link, message))
-        if info.outbound and info.waits_since is None and isinstance(message, _WANT_ANSWER):
-            info.waits_since = now
+        if info.outbound and (kind := _WANTS_ANSWER.get(type(message))) is not None:
+            info.waits.setdefault(kind, now)
 
     def send_to(self, node_id: str, message: Message, now: float) -> bool:
         """Sends on our outbound link to `node_id`; dropped where there is none. Whether it was sent."""
@@ -233,8 +249,8 @@ class Links:
         elif info.node_id is None:
             self.close(info, f"{type(message).__name__} before identification")
         else:
-            if info.outbound and isinstance(message, _ANSWERS):
-                info.waits_since = None
+            if info.outbound and (kind := _ANSWERS.get(type(message))) is not None:
+                info.waits.pop(kind, None)
             deliver(info, message)
 
     def _on_hello(self, info: LinkInfo, hello: Hello, now: float) -> None:
@@ -274,7 +290,7 @@ class Links:
             owner.report(f"the link to {info.target} ({info.peer_ip}) is refused: {refusal}")
             self.close(info, refusal)
             return
-        info.waits_since = None
+        info.waits.clear()
         info.node_id = hi.node_id
         self._hear_address(hi.node_id, hi.address, info.peer_ip)
         if not info.is_meet:
