@@ -13,6 +13,7 @@ from ..cluster.entries import parse_entry
 from ..cluster.snapshot import node_lines
 from ..cluster.state import ClusterState, Kind
 from ..consensus import Progress, Standing
+from ..consensus.voters import voter_change
 from ..errors import EntryError
 from ..member import Member, StoreJob
 from ..messages import (
@@ -133,8 +134,11 @@ class Checks:
     # ------------------------------------------------------------------ a node's life
 
     def started(self, node: SimulatedNode) -> None:
-        """The node was loaded from its disk."""
+        """The node was loaded from its disk: it knows what it had promised."""
         self._baseline(node)
+        member = node.member
+        if member is not None and node.disk.stored is not None and member.raft.hard_state != node.disk.hard:
+            raise BrokenInvariant(f"node {node.number} starts with {member.raft.hard_state}, stored is {node.disk.hard}")
 
     def _baseline(self, node: SimulatedNode) -> _Seen:
         seen = self._seen[node.number] = _Seen()
@@ -198,6 +202,7 @@ class Checks:
     def _check_whole(self, node: SimulatedNode, member: Member) -> None:
         """What costs more, now and then."""
         member.raft.check()
+        self._check_voters(node, member)
         member.state.verify()
         member.sessions.verify()
         pending, unsent = list(member.proposals.pending), member.proposals.unsent
@@ -209,6 +214,25 @@ class Checks:
                 if info.node_id != node_id or links.infos.get(info.link) is not info:
                     raise BrokenInvariant(f"node {node.number}: the link {info.link} of {node_id[:8]} is in no table")
 
+    def _check_voters(self, node: SimulatedNode, member: Member) -> None:
+        """The voters in force are a function of the log, and change one at a time."""
+        raft, log = member.raft, member.raft.log
+        truth = self._truth_of(node)
+        if raft.standing is not Standing.MEMBER or truth is None:
+            return
+        voters, open_changes = member.state.voters(), 0
+        for index, line in log.membership_lines(raft.last_applied + 1, log.last_index + 1):
+            change = voter_change(line)
+            if change is not None:
+                voters = voters | {change[1]} if change[0] else voters - {change[1]}
+                open_changes += index > max(raft.commit_index, len(truth.committed) - 1)
+        if voters != raft.voters:
+            raise BrokenInvariant(
+                f"node {node.number}: the voters in force are {sorted(raft.voters)}, by its log {sorted(voters)}"
+            )
+        if open_changes > 1:
+            raise BrokenInvariant(f"node {node.number}: {open_changes} voter changes are under way")
+
     def _check_leader(self, node: SimulatedNode, member: Member, truth: ClusterTruth, seen: _Seen) -> None:
         raft, leadership = member.raft, member.raft.leadership
         if leadership is None:
@@ -217,6 +241,8 @@ class Checks:
         if known is None:
             truth.leaders[raft.current_term] = node.node_id
             node.note("leads", f"term {raft.current_term}")
+            if node.disk.hard != (raft.current_term, node.node_id) and raft.voters != {node.node_id}:
+                raise BrokenInvariant(f"node {node.number} leads term {raft.current_term}, and its vote is not stored")
             seen.matches.clear()
             self._check_complete(node, member, truth)
         elif known != node.node_id:
@@ -258,6 +284,8 @@ class Checks:
         raft = member.raft
         index = raft.commit_index
         term = raft.log.term_at(index)
+        if term != raft.current_term:
+            raise BrokenInvariant(f"node {node.number} leads term {raft.current_term} and commits {index} of term {term}")
         have = set()
         for voter in raft.voters | voters_before:
             holder = self._disk_of(voter)
@@ -312,9 +340,13 @@ class Checks:
     def job_ordered(self, node: SimulatedNode, job: StoreJob) -> None:
         """A log changes: the same index and term mean the same entry and, before it, the same log."""
         truth = self._truth_of(node)
-        if truth is None or not job.lines or node.member is None:
+        if truth is None or node.member is None:
             return
         log = node.member.raft.log
+        if job.truncate_from is not None or any(b" ADD_VOTER " in line or b" DEL_VOTER " in line for line in job.lines):
+            self._check_voters(node, node.member)
+        if not job.lines:
+            return
         before = log.term_at(job.first_index - 1) if job.first_index > log.boundary_index else -1
         for index, line in enumerate(job.lines, job.first_index):
             term = term_of(line)
