@@ -342,8 +342,9 @@ class World:
         for text in update.critical:
             self.note(node, f"reports: {text}")
         for peer in update.needs_snapshot:
-            if (peer, raft.current_term) not in node.seen.setdefault("snapshots", set()):
-                node.seen["snapshots"].add((peer, raft.current_term))
+            asked = (peer, raft.current_term, self.links.get((node.id, peer)))
+            if asked not in node.seen.setdefault("snapshots", set()):
+                node.seen["snapshots"].add(asked)
                 self.note(node, f"{peer} needs a snapshot")
         for token, index in update.reads:
             self.note(node, f"read {token} may be served at {index}")
