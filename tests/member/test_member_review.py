@@ -404,3 +404,26 @@ def test_a_snapshot_begun_before_a_reset_is_not_sent_by_the_leader_of_a_new_clus
     assert a.member.cluster_id not in (None, old)
     assert a.member.snapshots.built(capture, 100, "old") == "old"
     assert a.member.snapshots.built(a.member.capture(), 100, "new") is None
+
+
+def test_a_new_leader_does_not_refuse_a_change_for_voters_that_had_no_time_to_answer() -> None:
+    """PROTOCOL 8: requests are queued, not failed; after a hand-over the next leader has heard one voter, not all."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b, c = world["a"], world["b"], world["c"]
+    forget = c.entry(NodeForget(a.id, 0))
+    world.held = lambda sender, to, message: isinstance(message, AppendEntriesAck) and sender is not a and to is not a
+    world.until(lambda: not a.member.raft.is_leader)
+    world.run(0.3)
+    assert {a.member.raft.leader_id} < {b.id, c.id}
+    assert not forget.answered
+    world.release()
+    world.until(lambda: forget.answered)
+    assert forget.ok
+    # A voter that stays silent is none that the change could be committed with: that is said once it is known.
+    other = c if b.member.raft.is_leader else b
+    world.isolate(other.name)
+    world.leader.member.raft.leadership.peers[other.id].heard_at = None
+    change = world.leader.entry(DelVoter(world.leader.id))
+    world.until(lambda: change.answered)
+    assert isinstance(change.error, Rejected)

@@ -214,6 +214,9 @@ class LeaderWork:
         while self._voter_changes and raft.accepts_proposals and not raft.voter_change_pending:
             change, asked = self._voter_changes.popleft()
             refusal = self._refusal(change)
+            if refusal is not None and self._may_still_hear(change.node_id, now):
+                self._voter_changes.appendleft((change, asked))
+                break
             if refusal is None:
                 raft.propose([asked.raw], now)
                 break
@@ -228,6 +231,16 @@ class LeaderWork:
         if added and verdict.kind is Kind.VALID and not self._names_cluster(entry.node_id):
             return "the member names no cluster: its quorum would follow other rules"
         return self._member.raft.voter_change_refusal(added, entry.node_id)
+
+    def _may_still_hear(self, node_id: str, now: float) -> bool:
+        """Whether this leader is too new to have heard all whom a change is about: it says nothing of them yet."""
+        raft = self._member.raft
+        peers = raft.leadership.peers if raft.leadership is not None else {}
+        return any(
+            progress.heard_at is None and now - progress.silent_since <= self._member.config.node_timeout
+            for peer, progress in peers.items()
+            if peer == node_id or peer in raft.voters
+        )
 
     def _fail_forgets_of(self, entry: Entry, refusal: str) -> None:
         if not isinstance(entry, DelVoter):
