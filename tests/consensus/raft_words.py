@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from raftfast.messages import AppendEntriesAck, Message
+from typing import Any
+
+from raftfast.messages import AppendEntriesAck
 
 
-def brief(message: Message) -> str:
+def brief(message: Any) -> str:
     """A message in a few words."""
     words = [type(message).__name__, f"term={getattr(message, 'term', '-')}"]
     if hasattr(message, "prev_log_index"):

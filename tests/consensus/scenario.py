@@ -307,7 +307,7 @@ def _standing(raft: Any) -> str:
 
 
 def _message(sender: str, kind: str, facts: dict[str, str]) -> messages.Message:
-    made: type = getattr(messages, kind)
+    made: type[messages.Message] = getattr(messages, kind)
     hints = typing.get_type_hints(made)
     given: dict[str, Any] = {"leader_id": sender, "candidate_id": sender}
     for key, value in facts.items():

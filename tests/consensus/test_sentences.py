@@ -209,7 +209,7 @@ def test_followers_who_hears_no_leader_for_an_election_timeout_stands(log_class:
     world.pass_time(1090, ["1"])
     assert world["1"].role is Role.FOLLOWER
     world.pass_time(20, ["1"])
-    assert world["1"].role is Role.PRE_CANDIDATE
+    assert world["1"].role is Role.PRE_CANDIDATE  # type: ignore[comparison-overlap]
     assert world["1"].current_term == 0
     assert messages(world, "1", "2") == [PreVoteRequest("1", 1, 0, 0)]
 

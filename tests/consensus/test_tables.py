@@ -43,9 +43,10 @@ def test_two_majorities_of_a_set_share_a_voter_and_so_do_those_of_sets_one_apart
         for changed in [voters, *(voters ^ {one} for one in "abcde")]:
             if not changed:
                 continue
-            for left in filter(lambda s, v=voters: is_majority(v, s), subsets("abcde")):
-                for right in filter(lambda s, v=changed: is_majority(v, s), subsets("abcde")):
-                    assert left & right, (voters, changed, left, right)
+            rights = [right for right in subsets("abcde") if is_majority(changed, right)]
+            for left in subsets("abcde"):
+                if is_majority(voters, left):
+                    assert all(left & right for right in rights), (voters, changed, left)
 
 
 def test_majority_value_is_the_best_that_a_majority_has_reached() -> None:
@@ -263,7 +264,8 @@ PROGRESS_STEPS = st.lists(
 def test_progress_keeps_its_invariants(steps: list[tuple[str, int]]) -> None:
     """match < next; match never falls; what is in flight is what was sent behind match, to the byte."""
     progress = Progress(5, 0.0)
-    last_match, flying = 0, []  # type: ignore[var-annotated]
+    last_match = 0
+    flying: list[tuple[int, int]] = []
     for kind, number in steps:
         if kind == "send" and progress.may_send(3, 100):
             progress.sent(progress.next_index - 1, number, 10 * number, 0)
