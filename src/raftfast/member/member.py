@@ -261,9 +261,11 @@ class Member:
     def tick(self, now: float) -> None:
         """Time has passed; all that arrived before was handed in."""
         self._enter(now)
-        silent = self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout
-        if silent and not self.snapshots.installing:  # the state machine is being replaced: that ends first
-            self._give_up_joining(now)
+        if self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout:
+            # Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log,
+            # though it has not heard that this is committed: what it acknowledged counts, and it must not lose it.
+            if not self.snapshots.installing and self.node_id not in self.raft.voters:
+                self._give_up_joining(now)
         self.raft.tick(now)
         self.links.tick(now)
         self.meetings.tick(now)
