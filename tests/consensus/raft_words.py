@@ -24,7 +24,7 @@ def brief(message: Any) -> str:
         words.append(f"round={message.round}")
     if getattr(message, "transfer", False):
         words.append("transfer")
-    lines = getattr(message, "lines", ())
+    lines: tuple[bytes, ...] = getattr(message, "lines", ())
     if len(lines) > 4:
         words.append(f"{short(lines[0])} .. {short(lines[-1])} ({len(lines)} entries)")
     elif lines:
