@@ -109,3 +109,20 @@ def test_an_empty_host_is_every_address(run: Any) -> None:
         await everywhere.close()
 
     run(main())
+
+
+def test_a_connection_that_comes_in_as_the_port_closes_is_closed_too(run: Any) -> None:
+    """Accepted, but no transport yet: asyncio's own server forgets such a socket (a ResourceWarning here)."""
+
+    async def main() -> None:
+        for turns in range(4):
+            listener = await listen("127.0.0.1", 0, Recorder(), CONFIG)
+            with socket.socket() as peer:
+                peer.setblocking(False)
+                peer.connect_ex(("127.0.0.1", listener.port))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await listener.close()
+            await some_turns()
+
+    run(main())

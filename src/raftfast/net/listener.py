@@ -41,6 +41,11 @@ class Listener:
         """Listens no more and closes its links; returns when their sockets are gone, in `LINGER` seconds or less."""
         self._closed = True
         if self._server is not None:
+            # What was accepted just now becomes a link first: asyncio, once its server is closed, drops it unclosed.
+            loop = asyncio.get_running_loop()
+            for each in self._server.sockets:
+                loop.remove_reader(each.fileno())
+            await asyncio.sleep(0)
             self._server.close()
         links = list(self._links)
         for link in links:
