@@ -340,19 +340,21 @@ class Node:
         await asyncio.shield(future)
 
     async def add_slots(self, slots: Iterable[int]) -> None:
-        """This node takes slots that nobody owns. Raises Rejected where one has an owner; all or none."""
+        """This node takes slots that nobody owns. Raises Rejected where another owns one; all or none."""
         bits = _slot_bits(slots)
 
         def entry() -> Entry | None:
             state = self._state()
             mine = state.nodes.get(self.node_id)
             shard = mine.shard_id if mine is not None else self._member().identity.shard_id
-            busy = ranges_of(bits & state.assigned_bits() & ~bits_of(state.slots_of(self.node_id)))
+            mine_bits = bits_of(state.slots_of(self.node_id))
+            wanted = bits & ~mine_bits
+            busy = ranges_of(wanted & state.assigned_bits())
             if busy:
                 raise Rejected(f"Slot {busy[0][0]} is already busy")
-            if not bits:
+            if not wanted:
                 return None
-            return SlotChange(None, 0, self.node_id, state.shard_epoch(shard), ranges_of(bits))
+            return SlotChange(None, 0, self.node_id, state.shard_epoch(shard), ranges_of(wanted))
 
         await self._change(entry)
 
@@ -457,6 +459,7 @@ class Node:
         """Proposes what `make` gives by the applied state, anew on a conflict, at most ten times (PROTOCOL 6.5)."""
         engine = self._running()
         for attempt in range(_CONFLICT_RETRIES + 1):
+            engine.member.refuse_if_unable()
             entry = make()
             if entry is None:
                 return

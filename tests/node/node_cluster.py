@@ -100,8 +100,9 @@ class Cluster:
 
     async def join(self, number: int, **changes: Any) -> Node:
         """One more node, met by the leader, once it is a member."""
+        leader = await self.leader()
         (node,) = await self.start(number, **changes)
-        await meet(await self.leader(), node)
+        await meet(leader, node)
         await self.until(lambda: node.status().standing == "member", f"node {number} is a member")
         return node
 
