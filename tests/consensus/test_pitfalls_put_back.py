@@ -130,6 +130,12 @@ CASES = [
         "one index a refusal",
         pitfalls.test_a_long_divergence_takes_few_round_trips,
         ("raft", "hint = self.log.hint(prev, message.prev_log_term)", "hint = prev - 1"),
+        ("leading", "1 << min(progress.refusals, 62)", "1"),
+    ),
+    mutant(
+        "one index a refusal, over older terms",
+        pitfalls.test_a_long_tail_of_older_terms_takes_few_round_trips,
+        ("leading", "1 << min(progress.refusals, 62)", "1"),
     ),
     mutant(
         "the whole suffix each time",

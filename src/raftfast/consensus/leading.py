@@ -137,8 +137,8 @@ class Leadership:
 
     # ------------------------------------------------------------------ answers
 
-    def on_ack(self, sender: str, ack: AppendEntriesAck, now: float) -> str | None:
-        """An answer of this term. Returns what an operator must hear of, or None."""
+    def on_ack(self, sender: str, ack: AppendEntriesAck, now: float, boundary_index: int) -> str | None:
+        """An answer of this term; `boundary_index` is our log's. Returns what an operator must hear of, or None."""
         progress = self.peers.get(sender)
         if progress is None:
             return None
@@ -158,26 +158,33 @@ class Leadership:
         if ack.success:
             # What was not sent on this link can't be vouched for by it **(stricter)**
             progress.acknowledged(min(ack.index, progress.sent_index))
+            progress.refusals = 0
             if progress.state is ProgressState.PROBE:
                 progress.state = ProgressState.REPLICATE
             return None
         if first_on_link and ack.index < progress.match_index:
             progress.lost_log = True
             return f"{sender} lost entries that it had acknowledged (to {progress.match_index}); it is not served"
-        if not self._step_back(progress, ack.index):
+        if not self._step_back(progress, ack.index, boundary_index):
             progress.unanswered = waits  # so a refusal of what went out before the probe brings no second probe
         return None
 
-    def _step_back(self, progress: Progress, hint: int) -> bool:
-        """Whether the refusal is taken."""
+    def _step_back(self, progress: Progress, hint: int, boundary_index: int) -> bool:
+        """Whether the refusal is taken.
+
+        The hint may be just one below what was refused, over a long tail of older terms. From the second refusal in a
+        row on the step doubles, within the log: what is sent twice by that is no more than what differs.
+        """
         if progress.state is ProgressState.SNAPSHOT:
             return True
         if hint + 1 < progress.next_index:
-            next_index = max(progress.match_index + 1, hint + 1)
+            leap = max(progress.next_index - (1 << min(progress.refusals, 62)), boundary_index + 1)
+            next_index = max(progress.match_index + 1, min(hint + 1, leap))
         elif not progress.echoes_rounds:
             next_index = max(progress.match_index + 1, progress.next_index - 1)
         else:
             return False  # it answers an AppendEntries from before the last correction **(stricter)**
+        progress.refusals += 1
         progress.probe_from(next_index)
         return True
 

@@ -52,6 +52,7 @@ class Progress:
         "lost_log",
         "match_index",
         "next_index",
+        "refusals",
         "sent_commit",
         "sent_index",
         "silent_since",
@@ -69,6 +70,8 @@ class Progress:
         """Greatest prev + count, or last included index, that went out on this link."""
         self.sent_commit = 0
         """Greatest commit index that what went out on this link can have told: no more than the message's own end."""
+        self.refusals = 0
+        """Corrections in a row since it last took an AppendEntries, on this link."""
         self.unanswered = False
         """An AppendEntries went out on this link and none was answered since."""
         self.answered_link = False
@@ -102,6 +105,7 @@ class Progress:
         self.answered_link = False
         self.unanswered = False
         self.echoes_rounds = None
+        self.refusals = 0
         self.probe_from(self.match_index + 1 if self.match_index else self.next_index)
 
     def link_down(self) -> None:

@@ -179,6 +179,14 @@ class Raft:
         return self.node_id in self._voters or self._voters.taken_out_since(self.commit_index, self.node_id)
 
     @property
+    def may_grant(self) -> bool:
+        """Whether this node may grant votes: a member, which a joiner is as soon as its NODE_JOIN is in its log.
+
+        Others may count on it from then on, though it has not heard yet that the entry is committed (PROTOCOL 1, 4).
+        """
+        return self.standing is Standing.MEMBER or (self.standing is Standing.JOINER and self.node_id in self.members)
+
+    @property
     def voter_change_pending(self) -> bool:
         """Whether a voter change must wait: an earlier one is uncommitted, or nothing of our term is committed."""
         if self.leadership is None:
@@ -634,7 +642,7 @@ class Raft:
             self._close(link, "a pre-vote request that is not the sender's, or to a node that is alone")
             return
         granted = (
-            self.standing is Standing.MEMBER
+            self.may_grant
             and message.term > self.current_term
             and not self.lease_is_live(self._now)
             and not self._log_is_behind(message.last_log_index, message.last_log_term)
@@ -647,7 +655,7 @@ class Raft:
             return
         # §4.2.3: a live lease refuses before the term is looked at, so that who was cut off or removed deposes nobody.
         refused = self.lease_is_live(self._now) and not message.transfer
-        if self.standing is not Standing.MEMBER:
+        if not self.may_grant:
             refused = True
         if not refused and message.term > self.current_term:
             if not self._term_is_sane(message.term, link):
@@ -663,7 +671,8 @@ class Raft:
         )
         if granted:
             self.voted_for = sender
-            self.role = Role.FOLLOWER
+            if self.standing is Standing.MEMBER:
+                self.role = Role.FOLLOWER
             self.leader_id = None
             self._deadline = self._now + self._election_timeout()
         self._promise(sender, Vote(self.current_term, granted), link)
@@ -881,7 +890,7 @@ class Raft:
         if message.term > self.current_term:
             self._learn_term(message.term, link)
         elif self.leadership is not None and message.term == self.current_term:
-            report = self.leadership.on_ack(sender, message, self._now)
+            report = self.leadership.on_ack(sender, message, self._now, self.log.boundary_index)
             if report is not None:
                 self._update.critical.append(report)
             if self.leadership.reads.is_out:
