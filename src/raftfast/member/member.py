@@ -164,7 +164,9 @@ class Member:
         """What HELLO and HI say of our cluster (PROTOCOL 9)."""
         if self.standing is Standing.SINGLETON:
             return "-"
-        return "joining" if self.standing is Standing.JOINER else self.cluster_id
+        # Once its NODE_JOIN is in its log it may have been made a voter: it must not look like one that lost its log.
+        named = self.standing is not Standing.JOINER or self.knows(self.node_id)
+        return self.cluster_id if named else "joining"
 
     def knows(self, node_id: str) -> bool:
         """Whether the applied state, or a NODE_JOIN of the log's tail, names the node."""
@@ -558,7 +560,7 @@ class Member:
 
     def _follow_membership(self, now: float) -> None:
         self._membership_moved = False
-        if self.standing is Standing.MEMBER:
+        if self.standing in (Standing.MEMBER, Standing.JOINER):
             self.raft.set_members(self.state.nodes.keys() | self._tail_joins.keys(), now)
         self.orders.dial = self._dial_targets()
         self.orders.busy = True
