@@ -220,8 +220,8 @@ class Simulation:
                     node.meet(other, Change())
 
     def _is_forgotten(self, node: SimulatedNode) -> bool:
-        """Whether the cluster has forgotten a node that still thinks that it belongs to it."""
-        if self.cluster_id is None or not node.is_member or node.cluster_id != self.cluster_id:
+        """Whether the cluster has forgotten a node that still thinks that it belongs to it, or is about to."""
+        if self.cluster_id is None or node.cluster_id != self.cluster_id:
             return False
         return node.node_id in self.checks.truth(self.cluster_id).state.removed
 
