@@ -111,14 +111,20 @@ def log(data: bytes) -> None:
     source = iter(data)
     index, term = ((0, 0), (5, 3), (TOP - 200, 1 << 40), (TOP, TOP))[next(source, 0) % 4]
     twins = tuple(twin.RaftLog(index, term) for twin in (log_c, log_py))
-    for verb in source:
+    for step, verb in enumerate(source):
         _step(twins, verb, *(next(source, 0) for _ in range(3)))
         for name in ("boundary_index", "boundary_term", "first_index", "last_index", "last_term", "nbytes"):
             same(*(getattr(twin, name) for twin in twins))
-        for twin in twins:
-            twin.check()
+        if step % 16 == 0:
+            _check(twins)
+    _check(twins)
     if twins[0].last_index < TOP:
         both(twins, "entries", twins[0].first_index, twins[0].last_index + 1)
+
+
+def _check(twins: Any) -> None:
+    for twin in twins:
+        twin.check()
 
 
 def _step(twins: Any, verb: int, a: int, b: int, c: int) -> None:
