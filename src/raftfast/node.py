@@ -515,13 +515,12 @@ class Node:
 
         Who falls behind misses the oldest events.
         """
+        if self._closed:
+            return
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_KEPT)
         self._subscribers.add(queue)
         try:
-            while not self._closed:
-                event = await queue.get()
-                if event is None:
-                    return
+            while (event := await queue.get()) is not None:
                 yield event
         finally:
             self._subscribers.discard(queue)
