@@ -1,6 +1,6 @@
 # The bytes of the `nodes.conf` leaf: CRC-64 over them, and the one bounded cursor through which they are read.
 #
-# Floor 1; included by nodesconf_c.pyx. C only: no Python object but the str that `text_of` makes, no rule of the file.
+# Floor 1; included by nodesconf_c.pyx. C only: no Python object but the str that `new_text` makes, no rule of the file.
 
 # --- CRC-64 -------------------------------------------------------------------------------------------------------
 
@@ -53,6 +53,15 @@ cdef struct Cursor:
     const unsigned char *at
     const unsigned char *end
 
+cdef extern from *:
+    """
+    #define LAST_SLOT 16383u
+    #define LAST_PORT 65535u
+    """
+    # Macros, so that what a number is compared with is known when take_number is compiled.
+    const uint64_t LAST_SLOT
+    const uint64_t LAST_PORT
+
 cdef enum:
     WORD = 1  # a character of a token; ASCII only, so that text can be made without decoding
     FIELD = 2  # of an address's field: no comma, no equals sign
@@ -64,6 +73,11 @@ cdef enum:
     MAX_IP_BYTES = 45
     MAX_HOSTNAME_BYTES = 255  # longer ones are unusual
     MAX_TYPES = 32
+    MAX_AUX = 8  # the aux fields of a line; more are unusual
+    MAX_RANGES = 8192  # of owned slots that are ascending and maximal there can't be more
+    ID_BYTES = 40
+    MAX_COLUMNS = 64
+    MAX_COLUMN_BYTES = 80
 
 cdef unsigned char KINDS[256]
 
@@ -105,18 +119,49 @@ cdef inline Py_ssize_t take_run(Cursor *c, unsigned char kind, Cursor *run) noex
     return run.end - run.at
 
 
+cdef inline bint take_id(Cursor *c, Cursor *run) noexcept nogil:
+    """Takes the 40 bytes of an id. What follows is the caller's to look at: it may be a 41st."""
+    cdef const unsigned char *at = c.at
+    cdef unsigned char wrong = 0
+    cdef int place
+    if c.end - at < ID_BYTES:
+        return False
+    # Without a way out in between, and so 16 bytes a step.
+    for place in range(ID_BYTES):
+        wrong |= (<unsigned char>(at[place] - 0x61) > 25) & (<unsigned char>(at[place] - 0x30) > 9)
+    run.at = at
+    c.at = run.end = at + ID_BYTES
+    return wrong == 0
+
+
 cdef inline bint take_number(Cursor *c, uint64_t most, uint64_t *number) noexcept nogil:
-    """Takes a strict decimal of at most `most`. The sum can't wrap: it is compared before it is made."""
-    cdef uint64_t value = 0
-    cdef unsigned int digit
+    """Takes a strict decimal of at most `most`."""
     cdef const unsigned char *first = c.at
-    while c.at < c.end and 0x30 <= c.at[0] <= 0x39:
-        digit = c.at[0] - 0x30
-        if value > most // 10 or value * 10 > most - digit:
-            return False
+    cdef const unsigned char *at = first
+    cdef const unsigned char *end = c.end
+    cdef uint64_t value
+    cdef unsigned int digit
+    if at == end:
+        return False
+    value = at[0] - 0x30U
+    if value > 9:
+        return False
+    at += 1
+    while at < end:
+        digit = at[0] - 0x30U
+        if digit > 9:
+            break
         value = value * 10 + digit
-        c.at += 1
-    if c.at == first or (first[0] == 0x30 and c.at - first > 1):
+        at += 1
+    c.at = at
+    if at - first > 1:
+        if first[0] == 0x30:
+            return False
+        # Up to 19 digits fit in 64 bits. Of 20 that begin with a one the sum may have wrapped, once, and then it is
+        # below 10**19, which no number of 20 digits is.
+        if at - first > 19 and (at - first > 20 or first[0] != 0x31 or value < <uint64_t>10000000000000000000U):
+            return False
+    if value > most:
         return False
     number[0] = value
     return True
@@ -144,10 +189,31 @@ cdef inline bint take_hex16(Cursor *c, uint64_t *number) noexcept nogil:
     return True
 
 
+cdef inline bint take_text(Cursor *c, const char *text, Py_ssize_t size) noexcept nogil:
+    """Takes just this text, if it stands here; what follows is the caller's to look at."""
+    if c.end - c.at < size or memcmp(c.at, text, size) != 0:
+        return False
+    c.at += size
+    return True
+
+
 cdef inline bint is_text(Cursor run, const char *text, Py_ssize_t size) noexcept nogil:
     return run.end - run.at == size and memcmp(run.at, text, size) == 0
 
 
-cdef inline str text_of(Cursor run):
-    """A str of the run, all of whose bytes are ASCII."""
-    return PyUnicode_DecodeASCII(<const char *>run.at, run.end - run.at, NULL)
+cdef inline PyObject *new_text(Cursor run) except NULL:
+    """A new reference to a str of the run, all of whose bytes are ASCII."""
+    cdef PyObject *text
+    if run.end - run.at <= 1:
+        # Those CPython has made already.
+        return PyUnicode_FromStringAndSize(<const char *>run.at, run.end - run.at)
+    text = PyUnicode_New(run.end - run.at, 127)
+    memcpy(PyUnicode_DATA(text), run.at, run.end - run.at)
+    return text
+
+
+cdef inline object text_of(Cursor run):
+    cdef PyObject *text = new_text(run)
+    made = <object>text
+    Py_DECREF(made)
+    return made

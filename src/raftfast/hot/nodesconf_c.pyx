@@ -10,9 +10,13 @@ from __future__ import annotations
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport UINT64_MAX, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from collections.abc import Sequence
 
@@ -40,12 +44,18 @@ __all__ = [
 ]
 
 cdef extern from "Python.h":
-    int PyObject_GenericSetAttr(object target, object name, object value) except -1
+    void Py_XDECREF(PyObject *value) noexcept
+    void PyObject_GC_UnTrack(void *value) noexcept
+    PyObject *PyUnicode_New(Py_ssize_t size, Py_UCS4 greatest) except NULL
+    PyObject *PyUnicode_FromStringAndSize(const char *text, Py_ssize_t size) except NULL
+    void *PyUnicode_DATA(PyObject *text) noexcept
+    PyObject *PyLong_FromUnsignedLongLong(unsigned long long number) except NULL
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
 
 
+include "fields.pxi"
 include "nodesconf_bytes.pxi"
 
 
@@ -78,6 +88,12 @@ def crc64(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 
 
 include "nodesconf_nodes.pxi"
+include "nodesconf_write.pxi"
+include "nodesconf_ids.pxi"
+
+
+cdef inline object primary_of(NodeLine *node):
+    return None if node.primary.at == node.primary.end else text_of(node.primary)
 
 
 def parse_node_line(line: bytes) -> NodeRecord:
@@ -92,14 +108,17 @@ def parse_node_line(line: bytes) -> NodeRecord:
     Source: NODESCONF A, 1.2 and 1.4.
     """
     cdef Cursor c
+    cdef NodeLine node
+    cdef Column *column
     if isinstance(line, bytes):
         c.at = <const unsigned char *>PyBytes_AS_STRING(line)
         c.end = c.at + PyBytes_GET_SIZE(line)
         if c.end > c.at and (c.end - 1)[0] == c"\n":
             c.end -= 1
-        record = take_node(c)
-        if record is not None:
-            return record
+        if take_node(c, &node):
+            column = column_of(&node)
+            if column != NULL:
+                return record_of(&node, column, text_of(node.id), primary_of(&node))
     return _parse_any_node_line(line)
 
 
@@ -177,10 +196,10 @@ cdef bint take_entry(Cursor c, Entry *entry) noexcept nogil:
     if not take_hex16(&c, &checksum) or checksum == 0 or not take(&c, c" "):
         return False
     payload = c.at
-    if not take_number(&c, U64_MAX, &entry.index) or not take(&c, c" "):
+    if not take_number(&c, UINT64_MAX, &entry.index) or not take(&c, c" "):
         return False
     entry.line = c
-    if not take_number(&c, U64_MAX, &entry.term) or not take(&c, c" ") or not take_type(&c, &is_app):
+    if not take_number(&c, UINT64_MAX, &entry.term) or not take(&c, c" ") or not take_type(&c, &is_app):
         return False
     if c.at != c.end:
         if not take(&c, c" ") or c.at == c.end:
@@ -289,11 +308,20 @@ def appended_vars(current_term: int, voted_for: str | None, crc: int) -> bytes:
 
 
 @cython.final
+@cython.internal
 cdef class _Progress:
-    """Where the log of a file being read stands, in C. `Reader` has the same; `give` and `fetch` keep them equal."""
+    """Where a file being read stands, in C. `Reader` has the same; `give` and `fetch` keep them equal.
+
+    The ids of the nodes stand in `ids` as long as every node line is usual; then, by `hand_over`, in the reader.
+    """
 
     cdef object reader
     cdef list entries
+    cdef list nodes
+    cdef bytearray owned
+    cdef Ids ids
+    cdef bint has_ids  # the reader does not know of the node lines so far
+    cdef bint has_myself
     cdef bint plain  # no appended vars line waits for its crc line
     cdef bint in_log  # currentTerm is known, and an index can follow
     cdef bint moved  # the reader does not know yet of the last entries
@@ -301,15 +329,21 @@ cdef class _Progress:
     cdef uint64_t last_term
     cdef uint64_t current_term
 
-    def __cinit__(self, reader):
+    def __cinit__(self, reader, size_t file_bytes):
         self.reader = reader
         self.entries = reader.entries
+        self.nodes = reader.nodes
+        self.owned = reader.owned
+        self.has_ids = ids_begin(&self.ids, file_bytes)
         self.fetch()
+
+    def __dealloc__(self):
+        ids_free(&self.ids)
 
     cdef int fetch(self) except -1:
         current_term = self.reader.current_term
         self.plain = self.reader.pending is None
-        self.in_log = self.plain and current_term is not None and self.reader.next_index <= U64_MAX
+        self.in_log = self.plain and current_term is not None and self.reader.next_index <= UINT64_MAX
         if self.in_log:
             self.next_index = self.reader.next_index
             self.last_term = self.reader.last_term
@@ -334,20 +368,93 @@ cdef class _Progress:
             entry.term,
             PyBytes_FromStringAndSize(<const char *>entry.line.at, entry.line.end - entry.line.at),
         ))
-        self.in_log = entry.index != U64_MAX
+        self.in_log = entry.index != UINT64_MAX
         self.next_index = entry.index + 1
         self.last_term = entry.term
         self.moved = True
         return True
 
+    cdef bint add_node(self, NodeLine *node, Py_ssize_t lineno) except -1:
+        """Keeps a node; False where its line is unusual, or refused as `Reader.add_node` says it."""
+        cdef Column *column = column_of(node)
+        cdef Id *own = NULL
+        cdef Id *referred = NULL
+        cdef bint by_reader
+        if column == NULL:
+            return False
+        by_reader = not self.has_ids or not ids_room(&self.ids)
+        primary = None
+        if not by_reader and node.primary.at != node.primary.end:
+            referred = id_search(&self.ids, node.primary.at)
+            if referred == NULL:
+                by_reader = True
+            else:
+                id_put(&self.ids, referred, node.primary.at)
+                primary = <object>referred.text
+        if not by_reader:
+            own = id_search(&self.ids, node.id.at)
+        if own == NULL:
+            self.hand_over()
+            self.reader.add_node(record_of(node, column, text_of(node.id), primary_of(node)), lineno)
+            return True
+        id_put(&self.ids, own, node.id.at)
+        if own.lineno or (column.myself and self.has_myself) or not self.take_ownership(node):
+            return False
+        own.lineno = lineno
+        self.ids.absent -= 1
+        self.has_myself = self.has_myself or column.myself
+        self.nodes.append(record_of(node, column, <object>own.text, primary))
+        return True
 
-cdef int read_lines(bytes data, object reader) except -1:
+    cdef bint take_ownership(self, NodeLine *node) noexcept:
+        """Marks the node's slots; False, and none is marked, where one has an owner."""
+        cdef char *owned = PyByteArray_AS_STRING(self.owned)  # of SLOTS bytes: nobody resizes it
+        cdef int place
+        for place in range(node.range_count):
+            if memchr(owned + node.firsts[place], 1, node.lasts[place] - node.firsts[place] + 1) != NULL:
+                return False
+        for place in range(node.range_count):
+            memset(owned + node.firsts[place], 1, node.lasts[place] - node.firsts[place] + 1)
+        return True
+
+    cdef int hand_over(self) except -1:
+        """Tells the reader of the node lines so far; from here on it keeps them."""
+        cdef size_t i
+        if not self.has_ids:
+            return 0
+        self.has_ids = False
+        for i in range(self.ids.size):
+            if self.ids.places[i].lineno:
+                self.reader.node_lines[<object>self.ids.places[i].text] = self.ids.places[i].lineno
+        self.reader.has_myself = self.has_myself
+        ids_free(&self.ids)
+        return 0
+
+    cdef object finish(self):
+        cdef bint settled = self.has_ids and self.ids.absent == 0  # a usual line refers to nothing but its primary
+        self.give()
+        if settled:
+            self.reader.has_myself = self.has_myself
+        else:
+            self.hand_over()
+        return self.reader.finish(settled)
+
+
+cdef inline bint is_no_node(Cursor c) noexcept nogil:
+    """Whether this is certainly no node line. Of a line that is, or may be one, False."""
+    return c.at == c.end or (c.end - c.at >= 5 and (
+        memcmp(c.at, b"vars ", 5) == 0 or memcmp(c.at, b"log ", 4) == 0 or memcmp(c.at, b"crc ", 4) == 0
+    ))
+
+
+cdef object read_file(bytes data, object reader):
     cdef const unsigned char *base = <const unsigned char *>PyBytes_AS_STRING(data)
     cdef const unsigned char *found
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data), start = 0, end, lineno = 0
-    cdef _Progress progress = _Progress(reader)
+    cdef _Progress progress = _Progress(reader, size)
     cdef Cursor c
     cdef Entry entry
+    cdef NodeLine node
     while start < size:
         found = <const unsigned char *>memchr(base + start, c"\n", size - start)
         end = size if found == NULL else found - base
@@ -357,15 +464,14 @@ cdef int read_lines(bytes data, object reader) except -1:
         start = end + 1
         if found != NULL and progress.in_log and take_entry(c, &entry) and progress.add(&entry):
             continue
-        node = take_node(c) if found != NULL and progress.plain else None
-        if node is not None:
-            reader.add_node(node, lineno)
+        if found != NULL and progress.plain and take_node(c, &node) and progress.add_node(&node, lineno):
             continue
+        if not is_no_node(c):
+            progress.hand_over()
         progress.give()
         reader.line(c.at - base, end, lineno)
         progress.fetch()
-    progress.give()
-    return 0
+    return progress.finish()
 
 
 def parse(data: bytes) -> NodesConf:
@@ -385,9 +491,7 @@ def parse(data: bytes) -> NodesConf:
         raise TypeError(f"a file must be bytes, not {type(data).__name__}")
     if not data:
         return NodesConf()
-    reader = Reader(data, crc64)
-    read_lines(data, reader)
-    return reader.finish()
+    return read_file(data, Reader(data, crc64))
 
 
 def dump(conf: NodesConf) -> bytes:

@@ -45,7 +45,9 @@ class Reader:
     2. `pending` is an appended vars line (start, line number, bytes) whose crc line has not come yet; it is not in
        `vars` before that.
     3. `appending` is true from the first crc or log line on: what follows was appended, and may be torn.
-    4. `gaps` and `summed_from` name the bytes that the next crc line covers and `crc` does not hold yet.
+    4. `node_lines` has the number of each node's line, `owned` a 1 for each slot with an owner, `has_myself` tells of
+       a node with that flag.
+    5. `gaps` and `summed_from` name the bytes that the next crc line covers and `crc` does not hold yet.
     """
 
     def __init__(self, data: bytes, crc64: Crc64) -> None:
@@ -64,8 +66,8 @@ class Reader:
         self.crc = 0
         self.summed_from = 0
         self.gaps: list[tuple[int, int]] = []
-        self._has_myself = False
-        self._owned = bytearray(SLOTS)
+        self.has_myself = False
+        self.owned = bytearray(SLOTS)
         self._has_crc = False
         self._unchecked: list[int] = []
 
@@ -198,14 +200,14 @@ class Reader:
         if node.id in self.node_lines:
             raise ParseError(f"node {node.id} has a line already", lineno)
         if "myself" in node.flags:
-            if self._has_myself:
+            if self.has_myself:
                 raise ParseError("a second line with the flag myself", lineno)
-            self._has_myself = True
+            self.has_myself = True
         for first, last in node.slots:
-            taken = self._owned.find(1, first, last + 1)
+            taken = self.owned.find(1, first, last + 1)
             if taken >= 0:
                 raise ParseError(f"slot {taken} has an owner already", lineno)
-            self._owned[first : last + 1] = b"\1" * (last + 1 - first)
+            self.owned[first : last + 1] = b"\1" * (last + 1 - first)
         self.node_lines[node.id] = lineno
         self.nodes.append(node)
 
@@ -245,13 +247,14 @@ class Reader:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def finish(self) -> NodesConf:
-        """The whole, after the last line."""
+    def finish(self, settled: bool = False) -> NodesConf:
+        """The whole, after the last line. `settled`: every id that a node line refers to is known to have a line."""
         if self.pending is not None:
             self.torn_from = self.pending[0]
-        if not self._has_myself:
+        if not self.has_myself:
             raise ParseError("no line carries the flag myself")
-        self._settle_references()
+        if not settled:
+            self._settle_references()
         torn_tail = self.data[self.torn_from :]
         if self.current_term is not None and not self._has_crc:
             self.warnings.append("there is no crc line: node and vars lines were not checked")

@@ -1,260 +1,279 @@
-# Node lines in the form that writers give them, read and written without the checks' full price.
+# Node lines in the form that writers give them, read without the checks' full price.
 #
-# Floor 1; included by nodesconf_c.pyx. Never in it: an error. What is unusual or wrong gives None, and the rules that
+# Floor 1; included by nodesconf_c.pyx. Never in it: an error. What is unusual or wrong is left alone, and the rules that
 # both twins share (nodesconf_lines) say what it is.
 
-cdef uint64_t U64_MAX = 0xFFFFFFFFFFFFFFFF
-cdef uint64_t LAST_SLOT = 16383
 cdef uint64_t PORT_OFFSET = BUS_PORT_OFFSET
-cdef dict FLAGS = {}  # column → (flags, whether a replica); filled as columns are seen, up to 256
+
+cdef enum:
+    SHARD_ID
+    TLS_PORT
+    AVAILABILITY_ZONE
+    NODENAME
+
+cdef tuple AUX_NAMES = ("shard-id", "tls-port", "availability-zone", "nodename")
+
+# The flags columns seen so far, as writers give them. A file has few: they are found by their bytes, without an object.
+cdef struct Column:
+    char text[MAX_COLUMN_BYTES + 1]  # with the blank behind it
+    Py_ssize_t size  # of text
+    PyObject *flags  # a reference of its own, for as long as the module
+    bint replica
+    bint myself
+
+cdef Column COLUMNS[MAX_COLUMNS]
+cdef int COLUMN_COUNT = 0
+
+# An aux field; `name` is one of AUX_NAMES.
+cdef struct Aux:
+    int name
+    Cursor value
+
+# A node line as it stands: runs point into it, and no Python object is made before the whole line is known to be usual.
+cdef struct NodeLine:
+    Cursor id
+    Cursor ip
+    Cursor hostname
+    Column *column  # NULL where the flags column is not known yet
+    Cursor flags  # that column then
+    Cursor primary  # empty where there is none
+    uint64_t port
+    uint64_t cport
+    uint64_t ping
+    uint64_t pong
+    uint64_t epoch
+    bint connected
+    int aux_count
+    int range_count
+    Aux aux[MAX_AUX]
+    unsigned short firsts[MAX_RANGES]
+    unsigned short lasts[MAX_RANGES]
 
 
-cdef tuple flags_in(Cursor run):
-    """The flags of a column, and whether they say replica; None where they are refused."""
-    cdef bytes column = PyBytes_FromStringAndSize(<const char *>run.at, run.end - run.at)
-    cdef object found = FLAGS.get(column)
-    if found is None:
-        if len(column) > 80:
-            return None
-        try:
-            flags = flags_of(column)
-        except ParseError:
-            return None
-        found = (flags, "slave" in flags)
-        if len(FLAGS) < 256:
-            FLAGS[column] = found
-    return found
-
-
-cdef bint take_ports(Cursor c, uint64_t *port, uint64_t *cport) noexcept nogil:
+cdef inline bint take_ports(Cursor c, uint64_t *port, uint64_t *cport) noexcept nogil:
     """All that is left of the cursor: `port` or `port@cport`."""
-    if not take_number(&c, 65535, port):
+    if not take_number(&c, LAST_PORT, port):
         return False
     if take(&c, c"@"):
-        if not take_number(&c, 65535, cport):
+        if not take_number(&c, LAST_PORT, cport):
             return False
     else:
         cport[0] = port[0] + PORT_OFFSET  # both are small
-        if cport[0] > 65535:
+        if cport[0] > LAST_PORT:
             return False
     return c.at == c.end
 
 
-cdef bint is_sound_aux(Cursor name, Cursor value) noexcept:
-    """Whether this is one of the usual aux fields, with a value that it may have."""
+cdef inline bint take_aux_field(Cursor *c, Aux *aux) noexcept nogil:
+    """One of the usual aux fields, with a value that it may have."""
     cdef uint64_t number
-    cdef Cursor rest = value, taken
-    if is_text(name, b"tls-port", 8):
-        return take_number(&rest, 65535, &number) and rest.at == rest.end
-    if is_text(name, b"shard-id", 8):
-        return value.end - value.at == 40 and take_run(&rest, ID, &taken) == 40
-    if is_text(name, b"availability-zone", 17) or is_text(name, b"nodename", 8):
-        return take_run(&rest, AUX, &taken) == value.end - value.at
-    return False
+    aux.value.at = c.at
+    if take_text(c, b"shard-id=", 9):
+        aux.name = SHARD_ID
+        return take_id(c, &aux.value)
+    if take_text(c, b"tls-port=", 9):
+        aux.name = TLS_PORT
+        aux.value.at = c.at
+        if not take_number(c, LAST_PORT, &number):
+            return False
+        aux.value.end = c.at
+        return True
+    if take_text(c, b"availability-zone=", 18):
+        aux.name = AVAILABILITY_ZONE
+    elif take_text(c, b"nodename=", 9):
+        aux.name = NODENAME
+    else:
+        return False
+    take_run(c, AUX, &aux.value)
+    return True
 
 
-cdef str aux_name(Cursor name):
-    """The name of a usual aux field: always the same str."""
-    if name.end - name.at == 17:
-        return "availability-zone"
-    if name.at[0] == c"n":
-        return "nodename"
-    return "tls-port" if name.at[0] == c"t" else "shard-id"
+cdef inline bint take_aux(Cursor *c, NodeLine *node) noexcept nogil:
+    """The aux fields, each with a comma before it, if they are usual ones. What follows must be a blank."""
+    while take(c, c","):
+        if node.aux_count == MAX_AUX or not take_aux_field(c, &node.aux[node.aux_count]):
+            return False
+        node.aux_count += 1
+    return True
 
 
-cdef tuple take_slots(Cursor *c):
-    """The rest of the line, if it is owned slots, ascending and maximal; else None."""
-    cdef uint64_t first, last, least = 0
-    cdef list ranges = []
-    while c.at < c.end:
-        if not take(c, c" ") or not take_number(c, LAST_SLOT, &first):
-            return None
-        last = first
-        if take(c, c"-") and not take_number(c, LAST_SLOT, &last):
-            return None
-        if first < least or last < first:
-            return None
-        ranges.append((first, last))
-        least = last + 2
-    return tuple(ranges)
-
-
-cdef object record_of(str node_id, str ip, uint64_t port, uint64_t cport, str hostname, dict aux, tuple flags,
-                      object primary, uint64_t ping, uint64_t pong, uint64_t epoch, bint connected, tuple slots):
-    """A NodeRecord without its constructor, which is most of the cost of a line."""
-    cdef object record = NodeRecord.__new__(NodeRecord)
-    PyObject_GenericSetAttr(record, "id", node_id)
-    PyObject_GenericSetAttr(record, "ip", ip)
-    PyObject_GenericSetAttr(record, "port", port)
-    PyObject_GenericSetAttr(record, "cport", cport)
-    PyObject_GenericSetAttr(record, "hostname", hostname)
-    PyObject_GenericSetAttr(record, "aux", aux)
-    PyObject_GenericSetAttr(record, "flags", flags)
-    PyObject_GenericSetAttr(record, "primary_id", primary)
-    PyObject_GenericSetAttr(record, "ping_sent", ping)
-    PyObject_GenericSetAttr(record, "pong_recv", pong)
-    PyObject_GenericSetAttr(record, "epoch", epoch)
-    PyObject_GenericSetAttr(record, "connected", connected)
-    PyObject_GenericSetAttr(record, "slots", slots)
-    PyObject_GenericSetAttr(record, "migrating", ())
-    PyObject_GenericSetAttr(record, "importing", ())
-    return record
-
-
-cdef object take_node(Cursor c):
-    """The record of a node line in the form that writers give it; None for any other line, right or wrong."""
-    cdef Cursor node_id, ip, hostname, name, value, column, ports
-    cdef uint64_t port = 0, cport = 0, ping = 0, pong = 0, epoch = 0
-    cdef object primary = None
-    if c.end - c.at > MAX_LINE_BYTES or take_run(&c, ID, &node_id) != 40 or not take(&c, c" "):
-        return None
-    take_run(&c, FIELD, &ip)
+cdef inline bint take_address(Cursor *c, NodeLine *node) noexcept nogil:
+    cdef Cursor ip, ports
+    take_run(c, FIELD, &ip)
     ports.at = ports.end = ip.end
     while ports.at > ip.at and (ports.at - 1)[0] != c":":
         ports.at -= 1
     if ports.at == ip.at:
-        return None
+        return False
     ip.end = ports.at - 1  # the colon
-    if ip.end - ip.at > MAX_IP_BYTES or not take_ports(ports, &port, &cport):
-        return None
-    hostname.at = hostname.end = c.at
-    cdef dict aux = {}
-    if take(&c, c","):
-        take_run(&c, FIELD, &hostname)
-        while take(&c, c","):
-            take_run(&c, FIELD, &name)
-            if not take(&c, c"="):
-                return None
-            take_run(&c, FIELD, &value)
-            if not is_sound_aux(name, value):
-                return None
-            aux[aux_name(name)] = text_of(value)
-    if not take(&c, c" ") or take_run(&c, WORD, &column) == 0 or not take(&c, c" "):
-        return None
-    cdef tuple flags = flags_in(column)
-    if flags is None:
-        return None
-    if not take(&c, c"-"):
-        if take_run(&c, ID, &column) != 40:
-            return None
-        primary = text_of(column)
-    if not (
-        take(&c, c" ") and take_number(&c, U64_MAX, &ping)
-        and take(&c, c" ") and take_number(&c, U64_MAX, &pong)
-        and take(&c, c" ") and take_number(&c, U64_MAX, &epoch)
-        and take(&c, c" ") and take_run(&c, WORD, &column) > 0
-    ):
-        return None
-    cdef tuple slots = take_slots(&c)
-    if slots is None:
-        return None
-    if primary is not None and flags[1]:
-        epoch = 0  # the column shows the primary's
-    return record_of(text_of(node_id), text_of(ip), port, cport, text_of(hostname), aux, flags[0], primary, ping, pong,
-                     epoch, is_text(column, b"connected", 9), slots)
-
-
-# --- writing ------------------------------------------------------------------------------------------------------
-
-cdef dict FLAGS_TEXT = {}  # flags of a record → column; filled as records are seen, up to 256
-
-
-cdef object flags_text(object flags):
-    """The flags column; None where it must be looked at closer."""
-    if type(flags) is not tuple:
-        return None
-    cdef object text
-    try:
-        text = FLAGS_TEXT.get(flags)
-        if text is None:
-            text = flags_column(flags)
-            if len(FLAGS_TEXT) < 256:
-                FLAGS_TEXT[flags] = text
-    except (ParseError, TypeError):
-        return None
-    return text
-
-
-cdef bint is_all(object text, unsigned char kind, Cursor *run) except -1:
-    """Whether `text` is a str all of whose characters are of `kind`; then `run` is its bytes, which it owns."""
-    cdef Py_ssize_t size
-    cdef Cursor rest, taken
-    if type(text) is not str or not text.isascii():
+    if ip.end - ip.at > MAX_IP_BYTES or not take_ports(ports, &node.port, &node.cport):
         return False
-    rest.at = <const unsigned char *>PyUnicode_AsUTF8AndSize(text, &size)
-    rest.end = rest.at + size
-    run[0] = rest
-    return take_run(&rest, kind, &taken) == size
+    node.ip = ip
+    node.hostname.at = node.hostname.end = c.at
+    node.aux_count = 0
+    if not take(c, c","):
+        return True
+    take_run(c, FIELD, &node.hostname)
+    return take_aux(c, node)
 
 
-cdef inline bint is_number(object number, uint64_t most) except -1:
-    """Whether `number` is an int, no bool, from 0 to `most`."""
-    if type(number) is not int:
-        return False
-    cdef int overflow = 0
-    cdef long long value = PyLong_AsLongLongAndOverflow(number, &overflow)
-    if overflow != 0:
-        return overflow > 0 and most == U64_MAX and number <= U64_MAX
-    return value >= 0 and <uint64_t>value <= most
-
-
-cdef object aux_text(dict aux):
-    """The aux fields, each with a comma before it, if they are some of the usual ones; else None."""
-    cdef Py_ssize_t left = len(aux)
-    cdef str text = ""
-    cdef object name, value
-    cdef Cursor key, run
-    for name in ("availability-zone", "tls-port", "nodename", "shard-id"):
-        value = aux.get(name) if left else None
-        if value is None:
-            continue
-        if not is_all(name, AUX, &key) or not is_all(value, AUX, &run) or not is_sound_aux(key, run):
-            return None
-        text += f",{name}={value}"
-        left -= 1
-    return text if left == 0 else None
-
-
-cdef object slots_text(object slots):
-    """The owned slots, each with a blank before it, if they are ascending and maximal; else None."""
-    cdef Py_ssize_t least = 0
-    cdef str text = ""
-    if type(slots) is not tuple:
-        return None
-    for pair in <tuple>slots:
-        if type(pair) is not tuple or len(pair) != 2:
-            return None
-        first, last = pair
-        if not is_number(first, LAST_SLOT) or not is_number(last, LAST_SLOT) or first < least or last < first:
-            return None
-        text += f" {first}" if first == last else f" {first}-{last}"
+cdef inline bint take_slots(Cursor *c, NodeLine *node) noexcept nogil:
+    """The rest of the line, if it is owned slots, ascending and maximal."""
+    cdef uint64_t first, last, least = 0
+    node.range_count = 0
+    while c.at < c.end:
+        if not take(c, c" ") or not take_number(c, LAST_SLOT, &first):
+            return False
+        last = first
+        if take(c, c"-") and not take_number(c, LAST_SLOT, &last):
+            return False
+        if first < least or last < first or node.range_count == MAX_RANGES:
+            return False
+        node.firsts[node.range_count] = <unsigned short>first
+        node.lasts[node.range_count] = <unsigned short>last
+        node.range_count += 1
         least = last + 2
-    return text
+    return True
 
 
-cdef object node_text(object node):
-    """The line of a record that has nothing unusual; None for any other, right or wrong."""
-    cdef Cursor run
-    cdef object aux = node.aux, primary = node.primary_id
-    if (
-        not is_all(node.id, ID, &run) or run.end - run.at != 40
-        or not is_all(node.ip, FIELD, &run) or run.end - run.at > MAX_IP_BYTES
-        or not is_all(node.hostname, FIELD, &run) or run.end - run.at > MAX_HOSTNAME_BYTES
-        or not (is_number(node.port, 65535) and is_number(node.cport, 65535))
-        or not (is_number(node.ping_sent, U64_MAX) and is_number(node.pong_recv, U64_MAX))
-        or not is_number(node.epoch, U64_MAX) or type(aux) is not dict or node.migrating != () or node.importing != ()
-    ):
-        return None
-    if primary is None:
-        primary = "-"
-    elif not is_all(primary, ID, &run) or run.end - run.at != 40:
-        return None
-    fields, flags, slots = aux_text(aux), flags_text(node.flags), slots_text(node.slots)
-    if fields is None or flags is None or slots is None:
-        return None
-    link = "connected" if node.connected else "disconnected"
-    line = (
-        f"{node.id} {node.ip}:{node.port}@{node.cport},{node.hostname}{fields} {flags} {primary} {node.ping_sent} "
-        f"{node.pong_recv} {node.epoch} {link}{slots}"
+cdef inline bint take_flags(Cursor *c, NodeLine *node) noexcept nogil:
+    """The flags column and the blank behind it."""
+    cdef int place
+    for place in range(COLUMN_COUNT):
+        if take_text(c, COLUMNS[place].text, COLUMNS[place].size):
+            node.column = &COLUMNS[place]
+            return True
+    node.column = NULL
+    return take_run(c, WORD, &node.flags) > 0 and take(c, c" ")
+
+
+cdef inline bint take_link(Cursor *c, NodeLine *node) noexcept nogil:
+    cdef Cursor link
+    node.connected = take_text(c, b"connected", 9)
+    if node.connected and (c.at == c.end or c.at[0] == c" "):
+        return True
+    if take_run(c, WORD, &link) == 0 and not node.connected:
+        return False
+    node.connected = False
+    return True
+
+
+cdef bint take_node(Cursor c, NodeLine *node) noexcept nogil:
+    """Takes a node line in the form that writers give it; False for any other line, right or wrong."""
+    if c.end - c.at > MAX_LINE_BYTES or not take_id(&c, &node.id) or not take(&c, c" "):
+        return False
+    if not take_address(&c, node) or not take(&c, c" ") or not take_flags(&c, node):
+        return False
+    node.primary.at = node.primary.end = c.at
+    if not take(&c, c"-") and not take_id(&c, &node.primary):
+        return False
+    return (
+        take(&c, c" ") and take_number(&c, UINT64_MAX, &node.ping)
+        and take(&c, c" ") and take_number(&c, UINT64_MAX, &node.pong)
+        and take(&c, c" ") and take_number(&c, UINT64_MAX, &node.epoch)
+        and take(&c, c" ") and take_link(&c, node) and take_slots(&c, node)
     )
-    return line.encode("ascii") if len(line) <= MAX_LINE_BYTES else None
+
+
+cdef inline Column *column_of(NodeLine *node) except? NULL:
+    """What the line's flags column says; NULL where it is unusual or refused."""
+    return new_column(node.flags) if node.column == NULL else node.column
+
+
+cdef Column *new_column(Cursor run) except? NULL:
+    global COLUMN_COUNT
+    cdef Column *column
+    if COLUMN_COUNT == MAX_COLUMNS or run.end - run.at > MAX_COLUMN_BYTES:
+        return NULL
+    text = PyBytes_FromStringAndSize(<const char *>run.at, run.end - run.at)
+    try:
+        flags = flags_of(text)
+    except ParseError:
+        return NULL
+    if flags_column(flags).encode() != text:
+        return NULL
+    column = &COLUMNS[COLUMN_COUNT]
+    memcpy(column.text, run.at, run.end - run.at)
+    column.text[run.end - run.at] = c" "
+    column.size = run.end - run.at + 1
+    column.replica = "slave" in flags
+    column.myself = "myself" in flags
+    Py_INCREF(flags)
+    column.flags = <PyObject *>flags
+    COLUMN_COUNT += 1
+    return column
+
+
+# Records and their slots are kept out of the cyclic collector's sight, as it does by itself with tuples of ints: what
+# they hold (str, int, tuples of ints, a dict of str) leads back to nothing, and thousands of them are slow to visit.
+
+cdef inline tuple slots_of(NodeLine *node):
+    cdef int place
+    cdef tuple ranges, pair
+    if node.range_count == 0:
+        return ()
+    ranges = PyTuple_New(node.range_count)
+    for place in range(node.range_count):
+        pair = (node.firsts[place], node.lasts[place])
+        PyObject_GC_UnTrack(<void *>pair)
+        Py_INCREF(pair)  # SET_ITEM takes over a reference
+        PyTuple_SET_ITEM(ranges, place, pair)
+    PyObject_GC_UnTrack(<void *>ranges)
+    return ranges
+
+
+# The ports of the node before, and their ints: mostly all nodes of a file have the same.
+cdef object PORT = 0
+cdef object CPORT = 0
+cdef uint64_t PORT_VALUE = 0
+cdef uint64_t CPORT_VALUE = 0
+
+cdef Layout RECORD = layout_of(NodeRecord)
+cdef Py_ssize_t ID_PLACE = field_place(NodeRecord, "id")
+cdef Py_ssize_t IP_PLACE = field_place(NodeRecord, "ip")
+cdef Py_ssize_t PORT_PLACE = field_place(NodeRecord, "port")
+cdef Py_ssize_t CPORT_PLACE = field_place(NodeRecord, "cport")
+cdef Py_ssize_t HOSTNAME_PLACE = field_place(NodeRecord, "hostname")
+cdef Py_ssize_t AUX_PLACE = field_place(NodeRecord, "aux")
+cdef Py_ssize_t FLAGS_PLACE = field_place(NodeRecord, "flags")
+cdef Py_ssize_t PRIMARY_PLACE = field_place(NodeRecord, "primary_id")
+cdef Py_ssize_t PING_PLACE = field_place(NodeRecord, "ping_sent")
+cdef Py_ssize_t PONG_PLACE = field_place(NodeRecord, "pong_recv")
+cdef Py_ssize_t EPOCH_PLACE = field_place(NodeRecord, "epoch")
+cdef Py_ssize_t CONNECTED_PLACE = field_place(NodeRecord, "connected")
+cdef Py_ssize_t SLOTS_PLACE = field_place(NodeRecord, "slots")
+cdef Py_ssize_t MIGRATING_PLACE = field_place(NodeRecord, "migrating")
+cdef Py_ssize_t IMPORTING_PLACE = field_place(NodeRecord, "importing")
+
+
+cdef object record_of(NodeLine *node, Column *column, object node_id, object primary):
+    """The NodeRecord of a line, without its constructor, which would be most of the cost."""
+    global PORT, CPORT, PORT_VALUE, CPORT_VALUE
+    cdef object record = new_instance(&RECORD)
+    cdef dict aux = {}
+    cdef int place
+    for place in range(node.aux_count):
+        aux[<object>PyTuple_GET_ITEM(AUX_NAMES, node.aux[place].name)] = text_of(node.aux[place].value)
+    if node.port != PORT_VALUE:
+        PORT = node.port
+        PORT_VALUE = node.port
+    if node.cport != CPORT_VALUE:
+        CPORT = node.cport
+        CPORT_VALUE = node.cport
+    put(record, ID_PLACE, node_id)
+    give(record, IP_PLACE, new_text(node.ip))
+    put(record, PORT_PLACE, PORT)
+    put(record, CPORT_PLACE, CPORT)
+    give(record, HOSTNAME_PLACE, new_text(node.hostname))
+    put(record, AUX_PLACE, aux)
+    put(record, FLAGS_PLACE, <object>column.flags)
+    put(record, PRIMARY_PLACE, primary)
+    give(record, PING_PLACE, PyLong_FromUnsignedLongLong(node.ping))
+    give(record, PONG_PLACE, PyLong_FromUnsignedLongLong(node.pong))
+    # The epoch column of a replica that has a primary shows the primary's.
+    give(record, EPOCH_PLACE, PyLong_FromUnsignedLongLong(0 if column.replica and primary is not None else node.epoch))
+    put(record, CONNECTED_PLACE, True if node.connected else False)
+    put(record, SLOTS_PLACE, slots_of(node))
+    put(record, MIGRATING_PLACE, ())
+    put(record, IMPORTING_PLACE, ())
+    return record
