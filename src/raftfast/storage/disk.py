@@ -75,6 +75,11 @@ class Disk:
         finally:
             os.close(fd)
 
+    def free_bytes(self, path: str) -> int:
+        """Bytes that this process may still write to the file system of a folder."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def lock(self, fd: int) -> bool:
         """Whether the exclusive lock on an open file was got; never waits. It goes with the descriptor."""
         try:

@@ -67,6 +67,7 @@ class Storage:
         self._disk = folder.disk
         self._temporary = re.compile(re.escape(name) + r"\.tmp-[0-9]+-[0-9]+")
         self._fresh_fd = -1
+        self._made_here = False
         self._conf: ConfFile | None = None
         self._stored = StoredState(())
         self._hard = _NO_STATE
@@ -96,11 +97,17 @@ class Storage:
             raise
 
     def close(self) -> None:
-        """Close the files and give up the lock; later calls raise. Idempotent; nothing is stored here."""
+        """Close the files and give up the lock; later calls raise. Idempotent; nothing is stored here.
+
+        Where nothing was ever stored, the empty file that `open` made is removed again.
+        """
         if self._closed:
             return
         self._closed = True
         try:
+            if self._made_here and self._conf is None:
+                with contextlib.suppress(OSError):
+                    self._remove_if_empty()
             for fd in (self._fresh_fd, self._conf.fd if self._conf is not None else -1):
                 if fd >= 0:
                     with contextlib.suppress(OSError):
@@ -110,7 +117,7 @@ class Storage:
 
     def _load(self) -> Loaded:
         """Read, check, and fold the file. It is locked too, for a server that knows no `raftfast.lock`."""
-        fd = self._fresh_fd = self._disk.open(self.path, os.O_RDWR | os.O_CREAT)
+        fd = self._fresh_fd = self._open_or_make()
         if not self._disk.is_regular(fd):
             raise StorageError(f"{self.path} is not a regular file")
         if not self._disk.lock(fd):
@@ -127,6 +134,24 @@ class Storage:
         self._folder.adopt(stored.app)
         self._replace(stored, self._hard, range(0), _log_texts(conf))
         return Loaded(conf, stored, self._hard, stored.app, conf.warnings)
+
+    def _open_or_make(self) -> int:
+        try:
+            return self._disk.open(self.path, os.O_RDWR)
+        except FileNotFoundError:
+            fd = self._disk.open(self.path, os.O_RDWR | os.O_CREAT)
+            self._made_here = True
+            return fd
+
+    def _remove_if_empty(self) -> None:
+        """Looked at anew: a rename that reported an error may have put another file there."""
+        fd = self._disk.open(self.path, os.O_RDONLY)
+        try:
+            is_empty = self._disk.size(fd) == 0
+        finally:
+            self._disk.close(fd)
+        if is_empty:
+            self._disk.unlink(self.path)
 
     def _parse(self, data: bytes) -> tuple[NodesConf, StoredState]:
         try:
@@ -170,6 +195,13 @@ class Storage:
         if self._conf is None:
             return 0
         return self._conf.head_bytes + (0 if self._stored.app is None else self._stored.app.length)
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the folder's file system. Raises StorageError."""
+        try:
+            return self._disk.free_bytes(self._folder.path)
+        except OSError as error:
+            raise error_at(self._folder.path, error) from error
 
     # Storing.
 
