@@ -45,7 +45,7 @@ ROOT = "raftfast"
 ROOT_FLOOR = 5.5
 """The package itself holds public names: it may import all that a service may, and only the command line imports it."""
 
-PARTS = {"engine": "node", "observe": "node", "session": "node", "signals": "node"}
+PARTS = {"engine": "node", "observe": "node", "reserve": "node", "session": "node", "signals": "node"}
 """Files that are a part of another unit's: the node's loop, its status, its sessions, its signals."""
 
 APART = {

@@ -89,6 +89,9 @@ class Config:
     rewrite_min_bytes: int = 1 << 20
     """The file is not rewritten for growth before its log lines hold this many bytes."""
 
+    disk_reserve_bytes: int = 64 << 20
+    """Commands are refused while the folder's file system has less room than this; 0: never."""
+
     require_full_coverage: bool = True
     """Whether the cluster's state is `fail` while a slot has no live owner."""
 
@@ -155,4 +158,5 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("snapshot_inflight", 1, 1024),
     ("rewrite_factor", 0.1, 1e6),
     ("rewrite_min_bytes", 0, _MANY),
+    ("disk_reserve_bytes", 0, _MANY),
 )

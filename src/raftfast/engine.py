@@ -23,6 +23,7 @@ from .errors import NodeClosed, RaftError, SnapshotError, StorageError
 from .member import Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
 from .messages import Message
 from .net import Dialer, Link
+from .reserve import LOOK_INTERVAL, Reserve
 from .statemachine import StateMachine
 from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredState
 
@@ -94,6 +95,9 @@ class Engine:
         self._timer_at = 0.0
         self._scheduled = False
         self._stopped = False
+        self._room = Reserve(storage, config.disk_reserve_bytes)
+        self._room_timer: asyncio.TimerHandle | None = None
+        self._look_at_room()
 
     # ------------------------------------------------------------------ links: LinkOwner and DialOwner
 
@@ -255,6 +259,7 @@ class Engine:
             self.storage.rewrite(stored, job.keep_above, hard_state=hard_state, reset=job.image.reset)
             hard_state = None
         self.storage.append(hard_state, job.truncate_from, job.first_index, job.lines)
+        self._room.look()
 
     def _stored_state(self, image: Image) -> StoredState:
         return StoredState(
@@ -271,6 +276,7 @@ class Engine:
     def _stored(self, job: StoreJob) -> None:
         self._job_running = False
         self.member.stored(job.ticket, self.loop.time())
+        self._note_room()
         self._start_job()
         if self._file_has_grown():
             self.compact()
@@ -313,6 +319,20 @@ class Engine:
             self.fail(error if isinstance(error, Exception) else StorageError(f"a worker thread ended: {error!r}"))
             return
         self._guard(then, future.result())
+
+    def _look_at_room(self) -> None:
+        """Also where nothing is stored: others fill and empty the disk too."""
+
+        def looked(_: None) -> None:
+            self._note_room()
+            self._room_timer = self.loop.call_later(LOOK_INTERVAL, self._look_at_room)
+
+        self._submit(self._disk, self._room.look, looked)
+
+    def _note_room(self) -> None:
+        if self.member.no_room != self._room.shortage:
+            self.member.no_room = self._room.shortage
+            _log.warning("%s", self._room.shortage or "the disk has room again: commands are taken")
 
     # ------------------------------------------------------------------ compaction of the file
 
@@ -383,7 +403,9 @@ class Engine:
 
     def _read_piece(self, order: PieceRead) -> None:
         def done(data: bytes | None) -> None:
-            if data is not None:
+            if data is None:
+                self.member.snapshots.piece_failed(order)
+            else:
                 self.member.snapshots.piece_read(order, data, self.loop.time())
 
         def read() -> bytes | None:
@@ -488,6 +510,8 @@ class Engine:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._room_timer is not None:
+            self._room_timer.cancel()
         self.member.close(error)
         self._answer(self.member.orders.answers)
         self.room.set()

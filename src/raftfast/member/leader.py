@@ -97,6 +97,10 @@ class LeaderWork:
             return
         self._forget_earlier()
         asked = _Asked(raw, link)
+        if self._member.no_room and raw.startswith(b"APP "):
+            self._member.count("commands_without_room")
+            self._refuse(asked, Rejected(self._member.no_room))
+            return
         if raft.accepts_proposals:
             self._admit(asked, now)
             return

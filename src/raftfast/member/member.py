@@ -16,7 +16,7 @@ from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected, UnknownOutcome
+from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected, StorageError, UnknownOutcome
 from ..hot import log as hot_log
 from ..hot import nodesconf
 from ..messages import (
@@ -111,6 +111,8 @@ class Member:
         self._covered_rewrites: list[tuple[int, int]] = []
         self._seen_leader: tuple[int, str | None] = (0, None)
         self._closed = False
+        self.no_room = ""
+        """Why commands are refused: the disk has not enough room. Empty where it has."""
         log = hot_log.RaftLog(origin.last_applied, origin.snapshot_term)
         log.extend([term for _, term, _ in origin.entries], [line for _, _, line in origin.entries])
         self.raft = Raft(
@@ -307,17 +309,14 @@ class Member:
     # ------------------------------------------------------------------ inputs: proposals and reads
 
     def propose_app(self, command: bytes, token: Any, now: float) -> None:
-        """A command for the state machine. `token` is answered with its result. Raises Busy, EntryError, Rejected."""
-        self.refuse_if_unable()
-        if self.state_machine is None:
-            raise Rejected("this node embeds no state machine")
+        """A command for the state machine. `token` is answered with its result. Raises Busy, EntryError, Rejected,
+        StorageError."""
+        self._refuse_command()
         self.proposals.add_app(command, token, now)
 
     def propose_in_session(self, client: Client, sequence: int, command: bytes, token: Any, now: float) -> None:
         """A command of a session of the user's, or (sequence 0, no bytes) its opening. Raises as `propose_app`."""
-        self.refuse_if_unable()
-        if self.state_machine is None:
-            raise Rejected("this node embeds no state machine")
+        self._refuse_command()
         self.proposals.add_session(client, sequence, command, token, now)
 
     def propose_entry(self, entry: Entry, token: Any, now: float) -> None:
@@ -339,6 +338,18 @@ class Member:
         self._refuse_if_closed()
         if self.standing is Standing.REMOVED:
             raise Rejected("this node was forgotten by its cluster: CLUSTER RESET it first")
+
+    def _refuse_command(self) -> None:
+        """Raises where no command can be taken: as `refuse_if_unable`, or StorageError while the disk is nearly full.
+
+        Cluster changes are taken then: they are small, and what an operator needs.
+        """
+        self.refuse_if_unable()
+        if self.state_machine is None:
+            raise Rejected("this node embeds no state machine")
+        if self.no_room:
+            self.count("commands_without_room")
+            raise StorageError(self.no_room)
 
     def _propose_as_singleton(self, entry: Entry, token: Any, now: float) -> None:
         """Before its first entry a singleton's changes apply locally and are stored (PROTOCOL 8)."""

@@ -153,6 +153,17 @@ class Snapshots:
         else:
             self._send_piece(order.peer, source, order.offset, data, now)
 
+    def piece_failed(self, order: PieceRead) -> None:
+        """A piece can't be read: its snapshot is given up, and whoever needs it gets another one from the beginning."""
+        source, out = self._out.source, self._out
+        for peer, transfer in list(out.running.items()):
+            if transfer.source.handle is order.source:
+                out.drop(peer)
+                self._drop_progress(peer)
+        if source is not None and source.handle is order.source:
+            out.source = None
+            self._member.orders.release.append(source.handle)
+
     def on_ack(self, peer: str, ack: SnapshotAck) -> None:
         """A receiver says what it wants next."""
         transfer = self._out.running.get(peer)
