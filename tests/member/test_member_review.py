@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 from wiring import Disk, Token, Wiring
 
-from raftfast.cluster.entries import DelVoter, NodeForget, NodeJoin, SlotChange
+from raftfast.cluster.entries import MAX_TERMLESS_BYTES, DelVoter, NodeForget, NodeJoin, SlotChange
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
 from raftfast.errors import NodeClosed, Rejected, UnknownOutcome
 from raftfast.member import Identity, Origin
-from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Meet, Propose, ReadIndex, TimeoutNow
+from raftfast.messages import (
+    AppendEntries,
+    AppendEntriesAck,
+    InstallSnapshot,
+    Meet,
+    Propose,
+    ReadIndex,
+    Reject,
+    TimeoutNow,
+)
 from raftfast.records import Address
 
 
@@ -427,3 +436,19 @@ def test_a_new_leader_does_not_refuse_a_change_for_voters_that_had_no_time_to_an
     change = world.leader.entry(DelVoter(world.leader.id))
     world.until(lambda: change.answered)
     assert isinstance(change.error, Rejected)
+
+
+def test_a_forwarded_command_that_no_line_can_carry_with_any_term_is_refused() -> None:
+    world = Wiring("abc")
+    world.form("abc")
+    leader = next(host for host in world.hosts.values() if host.member.raft.is_leader)
+    other = next(host for host in world.hosts.values() if host is not leader)
+    info = leader.member.links.inbound[other.member.node_id]
+    head = b"APP " + b"a" * 40 + b":1 "
+    last = leader.member.raft.log.last_index
+    longest = head + b"x" * (MAX_TERMLESS_BYTES - len(head))
+    leader.member.leader.on_propose(info.link, longest + b"x", world.now)
+    assert leader.member.raft.log.last_index == last
+    assert [type(message) for _, message in leader.member.orders.sends] == [Reject]
+    leader.member.leader.on_propose(info.link, longest, world.now)
+    assert leader.member.raft.log.last_index == last + 1

@@ -82,12 +82,19 @@ class Leadership:
 
     # ------------------------------------------------------------------ members and links
 
-    def follow(self, others: Set[str], next_index: int, now: float, linked: Set[str]) -> None:
-        """`others` are the members now: progress begins for the new ones and ends for those that are gone."""
+    def follow(
+        self, others: Set[str], next_index: int, now: float, linked: Set[str], lost: Set[str] = frozenset()
+    ) -> None:
+        """`others` are the members now: progress begins for the new ones and ends for those that are gone.
+
+        Those in `lost` say that they have lost their log.
+        """
         for peer in self.peers.keys() - others:
             del self.peers[peer]
         for peer in sorted(others - self.peers.keys()):
             self.restart(peer, next_index, now, peer in linked)
+        for peer in lost:
+            self.peers[peer].lost_log = True
 
     def restart(self, peer: str, next_index: int, now: float, linked: bool) -> None:
         """What is known of `peer` starts anew."""

@@ -124,6 +124,7 @@ class Raft:
         self._leader_round: int | None = None
         self._round = 0
         self._linked: set[str] = set()
+        self._lost: set[str] = set()
         self._promises = Promises(self._durability)
         self._trimming = Trimming(config)
         self._stall_doublings = 0
@@ -302,9 +303,20 @@ class Raft:
         if self.leadership is not None:
             self._follow_membership()
 
+    def lost_log(self, peer: str, now: float) -> None:
+        """`peer` says that it has lost its log: what it acknowledged counts no more, until its next NODE_JOIN."""
+        self._enter(now)
+        self._lost.add(peer)
+        self._follow_membership()
+
+    def keep_tail(self, factor: int) -> None:
+        """The log may outgrow `max_log_bytes` this many times before it is trimmed whoever needs it (PROTOCOL 7)."""
+        self._trimming.tail_factor = factor
+
     def restart_progress(self, peer: str, now: float) -> None:
         """A NODE_JOIN of `peer` was applied: what it acknowledged before counts no more (PROTOCOL 5.3)."""
         self._enter(now)
+        self._lost.discard(peer)
         if self.leadership is not None and peer != self.node_id:
             self.leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
 
@@ -367,6 +379,7 @@ class Raft:
         self.members = frozenset()
         self._voters = VoterHistory(())
         self._granted.clear()
+        self._lost.clear()
         self._promises.drop_all()
         self._trimming.clear()
         self._drop_log(0, 0)
@@ -731,7 +744,8 @@ class Raft:
     def _follow_membership(self) -> None:
         if self.leadership is not None:
             others = (self.members | self.voters) - {self.node_id}
-            self.leadership.follow(others, self.log.last_index + 1, self._now, self._linked)
+            self._lost &= others
+            self.leadership.follow(others, self.log.last_index + 1, self._now, self._linked, self._lost)
 
     def _on_timeout_now(self, sender: str, message: TimeoutNow, link: int | None) -> None:
         """Dissertation 3.10: obeyed once, by a follower that may stand, in exactly that term, from its leader."""

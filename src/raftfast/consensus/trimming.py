@@ -22,10 +22,12 @@ class Trimming:
     Invariant: the samples ascend in time and index.
     """
 
-    __slots__ = ("_applied_at", "_config")
+    __slots__ = ("_applied_at", "_config", "tail_factor")
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.tail_factor = 1
+        """How many times `max_log_bytes` the log may hold: more, while a snapshot takes longer than the tail covers."""
         self._applied_at: deque[tuple[float, int]] = deque()
 
     def applied(self, index: int, now: float) -> None:
@@ -48,7 +50,7 @@ class Trimming:
         target = boundary
         if last_applied - boundary > 2 * config.trim_keep:
             target = min(last_applied - config.trim_keep, least_needed, self._applied_long_ago(boundary, now))
-        if log.nbytes > config.max_log_bytes:
+        if log.nbytes > self._most_bytes:
             target = max(target, self._oversize(log, last_applied))
         return max(target, boundary)
 
@@ -59,9 +61,13 @@ class Trimming:
             samples.popleft()
         return samples[0][1] if samples and samples[0][0] <= limit else boundary
 
+    @property
+    def _most_bytes(self) -> int:
+        return self.tail_factor * self._config.max_log_bytes
+
     def _oversize(self, log: RaftLog, last_applied: int) -> int:
         """How far to trim to come back under `max_log_bytes`."""
-        index, excess = log.boundary_index, log.nbytes - self._config.max_log_bytes
+        index, excess = log.boundary_index, log.nbytes - self._most_bytes
         while excess > 0 and index < last_applied:
             index += 1
             excess -= len(log.line(index))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..cluster.entries import AddVoter, DelVoter, Entry, NodeForget, parse_app, parse_entry
+from ..cluster.entries import AddVoter, DelVoter, Entry, NodeForget, parse_entry
 from ..cluster.state import ClusterState, Kind, Verdict
 from ..consensus import Standing
 from ..consensus.leading import Leadership
@@ -121,7 +121,7 @@ class LeaderWork:
             return
         try:
             if asked.raw.startswith(b"APP"):
-                parse_app(b"0 " + asked.raw)
+                parse_entry(asked.raw)
                 if self._has_foreign_member():
                     raise EntryError("a member does not take commands of state machines")
                 raft.propose([asked.raw], now)

@@ -229,6 +229,7 @@ class Member:
             if member.voter:
                 # Only what it says now counts: who was a joiner on an older link may be a voter by now.
                 info.lost = True
+                self.raft.lost_log(node_id, now)
                 self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
             elif info.cluster == "-":
                 self._unserved_learners.add(node_id)
@@ -265,11 +266,8 @@ class Member:
     def tick(self, now: float) -> None:
         """Time has passed; all that arrived before was handed in."""
         self._enter(now)
-        if self.standing is Standing.JOINER and self.raft.silent_for(now) > self.config.joiner_timeout:
-            # Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log,
-            # though it has not heard that this is committed: what it acknowledged counts, and it must not lose it.
-            if not self.snapshots.installing and self.node_id not in self.raft.voters:
-                self._give_up_joining(now)
+        if self.standing is Standing.JOINER and self._joins_for_nothing(now):
+            self._give_up_joining(now)
         self.raft.tick(now)
         self.links.tick(now)
         self.meetings.tick(now)
@@ -438,6 +436,15 @@ class Member:
             # The ticket of this turn's rewrite is the next one.
             self._when_stored.append((self.raft.next_ticket, *when_durable))
         self.log(_INFO, "stepped down to join a cluster")
+
+    def _joins_for_nothing(self, now: float) -> bool:
+        """Whether this joiner waited long enough for a leader.
+
+        Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log, though it
+        has not heard that this is committed: what it acknowledged counts, and it must not lose it.
+        """
+        late = self.raft.silent_for(now) > self.config.joiner_timeout
+        return late and not self.snapshots.installing and self.node_id not in self.raft.voters
 
     def _give_up_joining(self, now: float) -> None:
         """Nobody came: a fresh singleton again, in a term above all that was seen (PROTOCOL 3)."""

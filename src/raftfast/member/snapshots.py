@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshots"]
 
+_MOST_TAIL_FACTOR = 64
+
 _FRAME_MARGIN = 256
 """More than the frame's header and the first line of INSTALL_SNAPSHOT take."""
 
@@ -36,6 +38,7 @@ class Snapshots:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._out = Transfers(member.config)
+        self._tail_factor = 1
         self._in = Incoming()
         self._in_begun = False
         self._state: ClusterState | None = None
@@ -78,6 +81,10 @@ class Snapshots:
             elif progress.state is not ProgressState.SNAPSHOT or progress.match_index >= transfer.source.index:
                 progress.snapshot_index = 0
                 self._out.ended(peer, now)
+                # One that ends below the boundary was for nothing: the next one finds twice the tail kept behind it.
+                enough = transfer.source.index >= self._member.raft.log.boundary_index
+                self._tail_factor = 1 if enough else min(2 * self._tail_factor, _MOST_TAIL_FACTOR)
+                self._member.raft.keep_tail(self._tail_factor)
                 self._member.count("snapshots_sent")
                 self._member.event("snapshot-sent", peer)
         boundary = self._member.raft.log.boundary_index
