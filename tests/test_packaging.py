@@ -1,12 +1,15 @@
-"""What is built and installed: the sdist, the compiled wheel made from it, the pure wheel.
+"""What is built and installed: the sdist, the wheel made from it, the pure wheel, the editable install.
 
 Built from a copy of the tree, unoptimised, so that neither the tree nor the time suffers.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -18,6 +21,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAVES = ("log_c", "nodesconf_c", "wire_c")
+HOT = Path("src") / "raftfast" / "hot"
+BINARY = importlib.machinery.EXTENSION_SUFFIXES[0]
+BUILT = (".c", ".so", ".pyd", ".pyc", ".html")
+STALE = ("log_c.c", "wire_c.html", "wire_c.abi3.so", "log_c.cpython-39-x86_64-linux-gnu.so", "nodesconf_c.pyd")
+"""What builds of long ago may have left in a tree. No interpreter that runs this loads one of these binaries."""
+
+SMOKE = """
+import json, raftfast
+from raftfast import RaftLog, nodesconf, wire
+from raftfast.messages import AppendEntries
+log = RaftLog()
+log.extend([1, 1, 2], [b"1 NOOP", b"1 APP x", b"2 NODE_JOIN a"])
+sent = AppendEntries("a1" * 20, 2, 0, 0, 3, *log.entries(1, 4), None)
+assert wire.FrameDecoder().feed(wire.encode(sent)) == [sent]
+line = nodesconf.log_line(3, log.line(3))
+assert line == b"log %016x 3 2 NODE_JOIN a\\n" % nodesconf.crc64(b"3 2 NODE_JOIN a")
+node = b"a1" * 20 + b" 127.0.0.1:7000@17000, myself,master - 0 0 1 connected 0-16383"
+assert nodesconf.format_node_line(nodesconf.parse_node_line(node)) == node
+kinds = [module.__name__[-2:] for module in (raftfast.hot.log, wire, nodesconf)]
+print(json.dumps([raftfast.COMPILED, kinds, raftfast.__file__]))
+"""
+"""Each leaf does its work once; says which one it is and where it is from."""
 BUILD = "import setuptools.build_meta as b, sys; print(getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
 
 
@@ -37,11 +62,13 @@ def build(kind: str, source: Path, target: Path, **variables: str) -> Path:
 
 
 def copy_tree(target: Path) -> Path:
-    """What a checkout holds and a build may need, without anything built."""
+    """What a checkout holds and a build may need, and what builds of long ago left there."""
     junk = shutil.ignore_patterns("*.so", "*.c", "*.egg-info", "__pycache__")
-    for name in ("src", "docs", "tests", "benchmarks"):
+    for name in ("src", "docs", "tests", "benchmarks", "fuzz", "tools"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name, ignore=junk)
+    for name in STALE:
+        (target / HOT / name).write_bytes(b"stale")
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
     return target
@@ -73,11 +100,28 @@ def pure_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tree, folder / "dist", RAFTFAST_NO_EXTENSIONS="1")
 
 
+@pytest.fixture(scope="module")
+def editable(source: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for sites that makes a tree of its own importable. After `wheel`: its objects are taken again."""
+    folder = tmp_path_factory.mktemp("editable")
+    tree = shutil.copytree(source, folder / "tree", ignore=shutil.ignore_patterns("*.egg-info"))
+    return unpack(build("editable", tree, folder / "dist"), folder / "site")
+
+
 def unpack(wheel: Path, target: Path) -> Path:
     """The wheel's content as an installer lays it: both wheels put everything at the archive's root."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
     return target
+
+
+def smoke(site: Path, cwd: Path, **variables: str) -> tuple[bool, list[str], Path]:
+    """What SMOKE prints where `site` holds what is installed and `cwd`, outside of any tree, is the current folder."""
+    call = f"import site; site.addsitedir({str(site)!r})\n{SMOKE}"
+    done = run("-P", "-c", call, cwd=cwd, **variables)
+    assert done.returncode == 0, done.stderr
+    compiled, kinds, file = json.loads(done.stdout)
+    return compiled, kinds, Path(file)
 
 
 def names_in(wheel: Path) -> list[str]:
@@ -117,8 +161,9 @@ def test_the_sdist_holds_sources_and_nothing_built(sdist):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for leaf in LEAVES:
         assert {f"src/raftfast/hot/{leaf}.pyx", f"src/raftfast/hot/{leaf}.pyi"} <= names
-    assert {"README.md", "CHANGELOG.md", "LICENSE", "setup.py", "tests/test_packaging.py"} <= names
-    assert [name for name in names if name.endswith((".c", ".so", ".pyc"))] == []
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / HOT).glob("*.pxi")} <= names
+    assert {"README.md", "CHANGELOG.md", "LICENSE", "setup.py", "tests/test_packaging.py", "fuzz/run.sh"} <= names
+    assert [name for name in names if name.endswith(BUILT)] == []
 
 
 @pytest.mark.slow
@@ -128,8 +173,12 @@ def test_the_compiled_wheel_holds_the_leaves_their_stubs_and_no_source_of_theirs
         assert any(name.startswith(f"raftfast/hot/{leaf}.") and name.endswith(".so") for name in names)
         assert f"raftfast/hot/{leaf}.pyi" in names
     assert "raftfast/py.typed" in names
-    assert [name for name in names if name.endswith((".pyx", ".pxi", ".c"))] == []
-    assert [path for path in (source / "src").rglob("*") if path.suffix in (".c", ".so")] == []
+    assert [name for name in names if name.endswith((".pyx", ".pxi", *BUILT)) and not name.endswith(BINARY)] == []
+    assert len([name for name in names if name.endswith(BINARY)]) == len(LEAVES)
+    assert [path for path in (source / "src").rglob("*") if path.name.endswith(BUILT)] == []
+    assert {name for name in names if name.endswith(".py")} == {
+        str(path.relative_to(source / "src")) for path in (source / "src" / "raftfast").rglob("*.py")
+    }
 
 
 @pytest.mark.slow
@@ -137,7 +186,28 @@ def test_the_pure_wheel_is_for_any_platform_and_holds_nothing_compiled(pure_whee
     assert pure_wheel.name.endswith("-py3-none-any.whl")
     names = names_in(pure_wheel)
     assert "raftfast/hot/log_py.py" in names
-    assert [name for name in names if name.endswith((".so", ".pyx", ".pxi", ".c"))] == []
+    assert [name for name in names if name.endswith((".pyx", ".pxi", *BUILT))] == []
+
+
+@pytest.mark.slow
+def test_a_tree_with_leftovers_of_old_builds_gives_none_of_them_away(tmp_path):
+    """Built right from a checkout, as `pip install .` does: the leftovers are there and are not taken along."""
+    tree = copy_tree(tmp_path / "tree")
+    assert all((tree / HOT / name).exists() for name in STALE)
+    made = build("wheel", tree, tmp_path / "dist", RAFTFAST_NO_EXTENSIONS="1")
+    assert [name for name in names_in(made) if name.endswith((".pyx", ".pxi", *BUILT))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "pure_wheel", "editable"])
+def test_what_is_installed_works_outside_of_the_tree(kind, request, tmp_path):
+    site = made = request.getfixturevalue(kind)
+    if kind != "editable":
+        site = unpack(made, tmp_path / "site")
+    compiled, kinds, file = smoke(site, tmp_path)
+    assert (compiled, kinds) == ((False, ["py"] * 3) if kind == "pure_wheel" else (True, ["_c"] * 3))
+    assert file.is_relative_to(made.parent if kind == "editable" else site)
+    assert smoke(site, tmp_path, RAFTFAST_NO_EXTENSIONS="1")[:2] == (False, ["py"] * 3)
 
 
 @pytest.mark.slow
@@ -162,18 +232,47 @@ def test_the_variable_at_import_turns_the_compiled_leaves_off(wheel, tmp_path):
         assert done.stdout.strip() == answer, done.stderr
 
 
+def binary_of(site: Path, leaf: str) -> Path:
+    return site / "raftfast" / "hot" / (leaf + BINARY)
+
+
 @pytest.mark.slow
-def test_a_half_built_or_broken_install_is_an_error_and_no_silent_fallback(wheel, tmp_path):
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("fault", ["no library", "empty", "its header's beginning", "its half", "another leaf's"])
+def test_a_broken_binary_is_an_error_and_no_silent_fallback(wheel, tmp_path, leaf, fault):
+    """An ImportError; of a half the system's loader maps what is not there, and the process may be killed instead."""
     site = unpack(wheel, tmp_path)
-    binary = next((site / "raftfast" / "hot").glob("wire_c.*.so"))
-    binary.write_bytes(b"not a library")
-    broken = run("-P", "-c", "import raftfast.hot", cwd=tmp_path, PYTHONPATH=str(site))
-    assert broken.returncode == 1
-    assert "ImportError" in broken.stderr
-    binary.unlink()
-    half = run("-P", "-c", "import raftfast.hot", cwd=tmp_path, PYTHONPATH=str(site))
-    assert half.returncode == 1
-    assert "half built: wire_c missing" in half.stderr
+    binary = binary_of(site, leaf)
+    whole = binary.read_bytes()
+    other = binary_of(site, LEAVES[LEAVES.index(leaf) - 1]).read_bytes()
+    broken = {
+        "no library": b"not a library",
+        "empty": b"",
+        "its header's beginning": whole[:40],
+        "its half": whole[: len(whole) // 2],
+        "another leaf's": other,
+    }
+    binary.write_bytes(broken[fault])
+    for module in ("raftfast", "raftfast.hot"):
+        done = run("-P", "-c", f"import {module}", cwd=tmp_path, PYTHONPATH=str(site))
+        if fault != "its half" or done.returncode > 0:
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[-1].startswith("ImportError: ")
+        assert done.returncode in (1, -signal.SIGBUS, -signal.SIGSEGV)
+    assert smoke(site, tmp_path, RAFTFAST_NO_EXTENSIONS="1")[0] is False
+
+
+@pytest.mark.slow
+def test_half_built_is_an_error_and_absent_is_a_fallback(wheel, tmp_path):
+    site = unpack(wheel, tmp_path / "site")
+    for gone in range(1, len(LEAVES)):
+        binary_of(site, LEAVES[gone - 1]).unlink()
+        done = run("-P", "-c", "import raftfast", cwd=tmp_path, PYTHONPATH=str(site))
+        assert done.returncode == 1
+        missing = ", ".join(leaf for leaf in ("log_c", "wire_c", "nodesconf_c") if leaf in LEAVES[:gone])
+        assert f"ImportError: raftfast is half built: {missing} missing" in done.stderr
+    binary_of(site, LEAVES[-1]).unlink()
+    assert smoke(site, tmp_path)[:2] == (False, ["py"] * 3)
 
 
 @pytest.mark.slow
