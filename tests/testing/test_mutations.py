@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from raftfast.cluster import snapshot as cluster_snapshot
 from raftfast.config import Config
 from raftfast.consensus import raft as raft_module
@@ -20,7 +21,7 @@ from raftfast.consensus.raft import Raft
 from raftfast.consensus.voters import VoterHistory
 from raftfast.member import snapshots as member_snapshots
 from raftfast.member.origin import Origin
-from raftfast.testing import Faults, Simulation, SimulationFailure
+from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
 
 ROUGH = Faults(
     delay=0.01,
@@ -47,7 +48,7 @@ MOST_SEEDS = 40
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 MUTATIONS: dict[str, Patch] = {}
-WORLDS: dict[str, tuple[Faults, Config]] = {}
+WORLDS: dict[str, tuple[Faults, Config, int]] = {}
 
 
 def mutation(patch: Patch) -> Patch:
@@ -55,11 +56,11 @@ def mutation(patch: Patch) -> Patch:
     return patch
 
 
-def world(faults: Faults, settings: Config) -> Callable[[Patch], Patch]:
+def world(faults: Faults, settings: Config, nodes: int = 3) -> Callable[[Patch], Patch]:
     """The mutation shows itself in this world sooner than in the rough one."""
 
     def mark(patch: Patch) -> Patch:
-        WORLDS[patch.__name__] = (faults, settings)
+        WORLDS[patch.__name__] = (faults, settings, nodes)
         return patch
 
     return mark
@@ -67,7 +68,7 @@ def world(faults: Faults, settings: Config) -> Callable[[Patch], Patch]:
 
 SLOW_DISKS = replace(ROUGH, disk_delay=0.1, stalled_disk=0.3, crash=0.05)
 SMALL_STEPS = replace(SETTINGS, max_append_bytes=1, max_inflight=2, trim_keep=64)
-DISORDER = replace(ROUGH, message_chaos=0.2, partition=0.3)
+DISORDER = replace(ROUGH, message_chaos=0.3, partition=0.3)
 
 
 def wrap(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: Callable[..., Any]) -> None:
@@ -103,6 +104,7 @@ def votes_are_granted_to_who_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutation
+@world(replace(CALM, crash=0.5, disk_delay=0.02), SETTINGS, 1)
 def the_own_vote_counts_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     def count(raft: Raft) -> None:
         if raft.node_id not in raft._granted:
@@ -166,6 +168,7 @@ def an_earlier_term_is_committed_by_counting(monkeypatch: pytest.MonkeyPatch) ->
 def the_own_copy_counts_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Leadership.majority_match
     monkeypatch.setattr(Leadership, "majority_match", lambda self, voters, own: real(self, voters, 1 << 60))
+
     def advance(raft: Raft) -> None:
         leadership = raft.leadership
         if leadership is not None:
@@ -191,7 +194,7 @@ def a_follower_commits_its_own_tail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutation
-@world(DISORDER, SMALL_STEPS)
+@world(DISORDER, SMALL_STEPS, 5)
 def verified_outlives_its_term(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Raft._adopt_term
 
@@ -243,17 +246,26 @@ def snapshots_forget_the_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_snapshot_has_the_label_of_the_commit_index(monkeypatch: pytest.MonkeyPatch) -> None:
     def mislabelled(capture: Any, snapshots: Any) -> Any:
         raft = snapshots._member.raft
-        image = replace(capture.image, last_applied=raft.commit_index, snapshot_term=raft.log.term_at(raft.commit_index))
+        image = replace(
+            capture.image, last_applied=raft.commit_index, snapshot_term=raft.log.term_at(raft.commit_index)
+        )
         return replace(capture, index=raft.commit_index, term=raft.log.term_at(raft.commit_index), image=image)
 
     wrap(monkeypatch, member_snapshots.Snapshots, "capture", mislabelled)
 
 
+@pytest.mark.parametrize("name", sorted({"", *WORLDS}))
+def test_the_worlds_hold_where_nothing_is_mutated(name: str) -> None:
+    faults, settings, nodes = WORLDS.get(name, (ROUGH, SETTINGS, 3))
+    for seed in range(5):
+        Simulation(seed, nodes, config=settings, faults=faults, keep=100).run(duration=25.0)
+
+
 def seeds_to_failure(name: str) -> tuple[int, str]:
-    faults, settings = WORLDS.get(name, (ROUGH, SETTINGS))
+    faults, settings, nodes = WORLDS.get(name, (ROUGH, SETTINGS, 3))
     for seed in range(MOST_SEEDS):
         try:
-            Simulation(seed, 3, config=settings, faults=faults, keep=10).run(duration=25.0)
+            Simulation(seed, nodes, config=settings, faults=faults, keep=10).run(duration=25.0)
         except SimulationFailure as failure:
             return seed, failure.reason.splitlines()[-1]
     return MOST_SEEDS, ""

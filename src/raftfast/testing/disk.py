@@ -94,7 +94,7 @@ class SimulatedDisk:
         self._append(hard_state, job.truncate_from, job.first_index, job.lines)
 
     def store_part(self, job: StoreJob, rng: Random) -> None:
-        """The node crashed while the job ran: nothing, the first steps of it, a part of its last write, or all of it."""
+        """The node crashed while the job ran: none of it, its first steps, a part of its last write, or all."""
         steps = rng.randrange(4)
         if steps == 0:
             return

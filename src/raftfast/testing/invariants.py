@@ -41,7 +41,7 @@ class BrokenInvariant(Exception):
 
 
 class _Command(NamedTuple):
-    index: int
+    at: int
     inner: bytes
     result: bytes
 
@@ -138,7 +138,9 @@ class Checks:
         self._baseline(node)
         member = node.member
         if member is not None and node.disk.stored is not None and member.raft.hard_state != node.disk.hard:
-            raise BrokenInvariant(f"node {node.number} starts with {member.raft.hard_state}, stored is {node.disk.hard}")
+            raise BrokenInvariant(
+                f"node {node.number} starts with {member.raft.hard_state}, stored is {node.disk.hard}"
+            )
 
     def _baseline(self, node: SimulatedNode) -> _Seen:
         seen = self._seen[node.number] = _Seen()
@@ -241,7 +243,8 @@ class Checks:
         if known is None:
             truth.leaders[raft.current_term] = node.node_id
             node.note("leads", f"term {raft.current_term}")
-            if node.disk.hard != (raft.current_term, node.node_id) and raft.voters != {node.node_id}:
+            founds = node.disk.last_index == 0 and raft.voters == {node.node_id}
+            if node.disk.hard != (raft.current_term, node.node_id) and not founds:
                 raise BrokenInvariant(f"node {node.number} leads term {raft.current_term}, and its vote is not stored")
             seen.matches.clear()
             self._check_complete(node, member, truth)
@@ -285,7 +288,9 @@ class Checks:
         index = raft.commit_index
         term = raft.log.term_at(index)
         if term != raft.current_term:
-            raise BrokenInvariant(f"node {node.number} leads term {raft.current_term} and commits {index} of term {term}")
+            raise BrokenInvariant(
+                f"node {node.number} leads term {raft.current_term} and commits {index} of term {term}"
+            )
         have = set()
         for voter in raft.voters | voters_before:
             holder = self._disk_of(voter)
@@ -324,11 +329,11 @@ class Checks:
         newest = truth.command_indexes[-1] if truth.command_indexes else 0
         if index > newest:
             if number in truth.commands:
-                raise BrokenInvariant(f"operation {number} is applied at {truth.commands[number].index} and at {index}")
+                raise BrokenInvariant(f"operation {number} is applied at {truth.commands[number].at} and at {index}")
             truth.commands[number] = _Command(index, inner, result)
             truth.command_indexes.append(index)
             truth.digests.append(digest)
-        elif truth.digest_at(index) != digest or truth.commands[number].index != index:
+        elif truth.digest_at(index) != digest or truth.commands[number].at != index:
             raise BrokenInvariant(f"node {node.number} applies another command at {index}, or in another state")
 
     def machine_restored(self, node: SimulatedNode, index: int, digest: bytes) -> None:

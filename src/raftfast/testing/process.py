@@ -234,16 +234,16 @@ class SimulatedNode:
 
     # ------------------------------------------------------------------ turns
 
-    def later(self, delay: float, call: Callable[..., None], *args: Any) -> None:
+    def later(self, delay: float, call: Callable[..., object], *args: Any) -> None:
         """An input of this life, after a delay."""
         timeline = self.simulation.timeline
         timeline.at(timeline.now + delay, self._arrive, self.life, call, args)
 
-    def now(self, call: Callable[..., None], *args: Any) -> None:
+    def now(self, call: Callable[..., object], *args: Any) -> None:
         """An input of this life, now; or when its pause is over."""
         self._arrive(self.life, call, args)
 
-    def _arrive(self, life: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _arrive(self, life: int, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         if life != self.life or self.member is None:
             return
         timeline = self.simulation.timeline
@@ -457,12 +457,12 @@ class SimulatedNode:
             self._job = first[0]
             self._disk_later(self._rewritten, *first)
 
-    def _disk_later(self, call: Callable[..., None], *args: Any) -> None:
+    def _disk_later(self, call: Callable[..., object], *args: Any) -> None:
         simulation = self.simulation
         delay = simulation.faults.disk_delay * self.disk_slowness * (0.3 + simulation.rng.random())
         self.later(max(delay, self.disk_stalled_until - simulation.timeline.now), self._disk_done, call, args)
 
-    def _disk_done(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _disk_done(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         remaining = self.disk_stalled_until - self.simulation.timeline.now
         if remaining > 0:
             self.later(remaining, self._disk_done, call, args)
@@ -541,12 +541,12 @@ class SimulatedNode:
 
     # ------------------------------------------------------------------ snapshots
 
-    def _state_later(self, call: Callable[..., None], *args: Any) -> None:
+    def _state_later(self, call: Callable[..., object], *args: Any) -> None:
         """Work of the thread for state files: one after another."""
         self._states_free_at = self._worker_delay(self._states_free_at)
         self.later(self._states_free_at - self.simulation.timeline.now, call, *args)
 
-    def _piece_later(self, call: Callable[..., None], *args: Any) -> None:
+    def _piece_later(self, call: Callable[..., object], *args: Any) -> None:
         """Work of the thread for pieces: one after another."""
         self._pieces_free_at = self._worker_delay(self._pieces_free_at)
         self.later(self._pieces_free_at - self.simulation.timeline.now, call, *args)

@@ -127,8 +127,8 @@ class Simulation:
             return f"n{node.number} {node.node_id[:8]} is down, stored {node.disk.stored_index}+{len(node.disk.lines)}"
         raft, log = member.raft, member.raft.log
         return (
-            f"n{node.number} {node.node_id[:8]} {raft.standing.value} {raft.role.value} term {raft.current_term} leader "
-            f"{(raft.leader_id or '-')[:8]} log {log.boundary_index}({log.boundary_term})..{log.last_index}"
+            f"n{node.number} {node.node_id[:8]} {raft.standing.value} {raft.role.value} term {raft.current_term} "
+            f"leader {(raft.leader_id or '-')[:8]} log {log.boundary_index}({log.boundary_term})..{log.last_index}"
             f"({log.last_term}) commit {raft.commit_index} applied {raft.last_applied} durable {raft.durable_index} "
             f"voters {sorted(voter[:4] for voter in raft.voters)} "
             f"members {sorted(other[:4] for other in raft.members)}"
@@ -163,6 +163,7 @@ class Simulation:
             if self.rng.random() < 0.5:
                 self.run_for(0.2 * self.rng.random())
         if self.size == 1:
+            self.run_until(lambda: first.listens, limit)
             self.workload.propose(first, b"r0 first")
         while not self.run_until(self._is_formed, 5 * self.config.node_timeout):
             if self.timeline.now > limit:
@@ -256,7 +257,9 @@ class Simulation:
         member = node.member
         if member.raft.is_leader and len(member.raft.voters) > 1:
             node.now(self._hand_over, node)
-        self.timeline.at(self.timeline.now, self._stop, node, node.life, self.timeline.now + self.config.node_timeout, down)
+        self.timeline.at(
+            self.timeline.now, self._stop, node, node.life, self.timeline.now + self.config.node_timeout, down
+        )
 
     def _hand_over(self, node: SimulatedNode) -> None:
         if node.member is not None:

@@ -97,7 +97,7 @@ class Storm:
     def _one_way(self, node: SimulatedNode) -> None:
         rng, nodes = self.simulation.rng, self.simulation.nodes
         others = [other.number for other in nodes if other is not node]
-        if rng.random() < 0.5:
+        if others and rng.random() < 0.5:
             others = [rng.choice(others)]
         pairs = {(node.number, other) for other in others}
         self._block(pairs if rng.random() < 0.5 else {(b, a) for a, b in pairs})

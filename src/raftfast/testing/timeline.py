@@ -49,7 +49,7 @@ class Trace:
         self._lines: deque[tuple[float, int, str, Any]] = deque(maxlen=keep)
 
     def note(self, now: float, node: int, what: str, detail: Any = "") -> None:
-        """`what` happened at node `node` (0: at none in particular). `detail` is formatted only when it is asked for."""
+        """`what` happened at node `node`; 0: at none in particular. `detail` is formatted only when it is asked for."""
         self.checksum = zlib.crc32(b"%.9f %d %s" % (now, node, what.encode()), self.checksum)
         self._lines.append((now, node, what, detail))
 

@@ -1,4 +1,4 @@
-"""What clients do in a run, and whether what they saw can be true: nothing acknowledged is lost, no stale read, once each.
+"""What clients do in a run, and whether what they saw can be true: nothing lost, nothing stale, nothing twice.
 
 Floor 5. Operations are answered by the nodes through their tokens. Every write has an index, and so has every read: the
 one that was applied where it was served. So a history is linearizable if indexes never go back in real time, and each
@@ -300,13 +300,15 @@ class Workload:
         if known is None:
             raise BrokenInvariant(f"operation {operation.number} is acknowledged, and was never applied")
         if known.result != result:
-            raise BrokenInvariant(f"operation {operation.number} is told {result!r}, and its result is {known.result!r}")
-        operation.index, operation.result = known.index, result
-        if known.index <= operation.floor:
             raise BrokenInvariant(
-                f"operation {operation.number} stands at {known.index}, and {operation.floor} was seen before its call"
+                f"operation {operation.number} is told {result!r}, and its result is {known.result!r}"
             )
-        self.greatest = max(self.greatest, known.index)
+        operation.index, operation.result = known.at, result
+        if known.at <= operation.floor:
+            raise BrokenInvariant(
+                f"operation {operation.number} stands at {known.at}, and {operation.floor} was seen before its call"
+            )
+        self.greatest = max(self.greatest, known.at)
         self.ended(operation, "done")
 
     def read(self, barrier: Barrier, node: SimulatedNode) -> None:
@@ -332,7 +334,7 @@ class Workload:
         """What the last command up to `index` wrote to the register."""
         truth = self.truth
         for command in reversed(truth.commands.values()):
-            if command.index <= index:
+            if command.at <= index:
                 name, _, value = command.inner.partition(b" ")
                 if name == key:
                     return value
@@ -373,4 +375,4 @@ class Workload:
         commands = self.truth.commands
         for operation in self._never:
             if operation.number in commands:
-                raise BrokenInvariant(f"{operation!r} has no effect, and is applied at {commands[operation.number].index}")
+                raise BrokenInvariant(f"{operation!r} has no effect, and is applied at {commands[operation.number].at}")
