@@ -506,6 +506,12 @@ class Node:
         """
         return digest_of(self._member())
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the node by itself, also after it was closed; None where nothing did."""
+        engine = self._engine
+        return engine.failed.exception() if engine is not None and engine.failed.done() else None
+
     def status(self) -> Status:
         """What this node is at this moment."""
         return status_of(self._running())

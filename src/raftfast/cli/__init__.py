@@ -1,7 +1,7 @@
 """The command line: one group, one file a command, and the one place where an error becomes a line and an exit code.
 
 Floor 6. A command raises; it never prints an error or exits by itself. Exit codes: 0 done, 1 it failed, 2 it was asked
-wrongly, 130 interrupted.
+wrongly, 3 a running node's disk failed, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -22,10 +22,13 @@ from raftfast import server
 from raftfast.kv import KeyValueStore
 
 from ..config import BUS_PORT_OFFSET, Config
-from ..errors import ConfigError
+from ..errors import ConfigError, RaftError, StorageError
 from . import logs
 
-__all__ = ["Options", "command", "load_config"]
+__all__ = ["STORAGE_FAILED", "Options", "command", "load_config"]
+
+STORAGE_FAILED = 3
+"""The exit code of a node whose disk failed, or was full, while it ran."""
 
 _PORT = click.IntRange(1, 65535)
 _log = logging.getLogger("raftfast.serve")
@@ -74,8 +77,12 @@ def command(
     log_format: str,
     log_level: str,
     loop: str,
-) -> None:
-    """Run one node until SIGTERM, SIGINT or the command SHUTDOWN."""
+) -> int:
+    """Run one node until SIGTERM, SIGINT or the command SHUTDOWN.
+
+    Exit code 0 after a stop that was asked for; 3 where its disk failed or was full while it ran (the last line of the
+    log says which file and why), 1 where it could not start, or ended for another reason.
+    """
     if bus_port is None:
         bus_port = port + BUS_PORT_OFFSET
         if bus_port > 65535:
@@ -88,7 +95,7 @@ def command(
         directory, host, port, bus_port, announce_ip, announce_port, announce_bus_port, kv=kv, config=config
     )
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
-        runner.run(_serve(options))
+        return runner.run(_serve(options))
 
 
 def load_config(file: Path | None, node_timeout_ms: int | None) -> Config:
@@ -127,8 +134,8 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(options: Options) -> None:
-    """Runs the node between a `ready:` line in the log and the first request to stop."""
+async def _serve(options: Options) -> int:
+    """Runs the node between a `ready:` line in the log and the first request to stop; the exit code."""
     stop = asyncio.Event()
     _stop_on_signals(stop)
     store = KeyValueStore() if options.kv else None
@@ -145,8 +152,15 @@ async def _serve(options: Options) -> None:
     )
     # The port first: where it is taken, the folder is left as it is.
     with server.bind(options.host, options.port) as sock:
-        await _run(node, sock, store, options, stop)
+        try:
+            await _run(node, sock, store, options, stop)
+        except RaftError:
+            if not isinstance(node.failure, StorageError):
+                raise
+    if isinstance(node.failure, StorageError):
+        return STORAGE_FAILED  # the node's last line says why
     _log.info("stopped")
+    return 0
 
 
 async def _run(

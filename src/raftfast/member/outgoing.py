@@ -99,6 +99,11 @@ class Transfers:
         """The link is gone: the transfer is resumed, by name, on the next one."""
         self.running.pop(peer, None)
 
+    def put_off(self, peer: str, now: float) -> None:
+        """What is sent can't be read: the transfer is over, and the next one waits a node timeout."""
+        self.running.pop(peer, None)
+        self._not_before[peer] = now + self._config.node_timeout
+
     def drop_all(self) -> Source | None:
         """We lead no more. Returns the snapshot to let go of."""
         self.running.clear()

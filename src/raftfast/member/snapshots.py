@@ -165,7 +165,7 @@ class Snapshots:
         source, out = self._out.source, self._out
         for peer, transfer in list(out.running.items()):
             if transfer.source.handle is order.source:
-                out.drop(peer)
+                out.put_off(peer, self._member.now)
                 self._drop_progress(peer)
         if source is not None and source.handle is order.source:
             out.source = None

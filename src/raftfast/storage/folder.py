@@ -88,7 +88,8 @@ class Folder:
         """Give up the lock. Idempotent."""
         if self._lock_fd >= 0:
             fd, self._lock_fd = self._lock_fd, -1
-            self.disk.close(fd)
+            with contextlib.suppress(OSError):  # the descriptor, and the lock with it, is gone all the same
+                self.disk.close(fd)
 
     def file(self, name: str) -> str:
         """The path of a file in the folder."""

@@ -6,6 +6,7 @@ what they say, and whether they are sound, is for those who install them. No mes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -69,7 +70,8 @@ class SnapshotFile:
         self._closed = True
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            self._folder.disk.close(fd)
+            with contextlib.suppress(OSError):  # it was only read
+                self._folder.disk.close(fd)
         if self.app is not None:
             self._folder.unpin(self.app)
 
