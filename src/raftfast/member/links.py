@@ -72,10 +72,22 @@ class LinkInfo:
 
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
     bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
-    lost its log. `waits`: by kind of answer, since when the oldest message of ours waits for one.
+    lost its log. `dialled_voter`: it was dialled as a voter of the applied state. `waits`: by kind of answer, since
+    when the oldest message of ours waits for one.
     """
 
-    __slots__ = ("cluster", "link", "lost", "node_id", "opened_at", "outbound", "peer_ip", "target", "waits")
+    __slots__ = (
+        "cluster",
+        "dialled_voter",
+        "link",
+        "lost",
+        "node_id",
+        "opened_at",
+        "outbound",
+        "peer_ip",
+        "target",
+        "waits",
+    )
 
     def __init__(self, link: int, outbound: bool, target: str | None, peer_ip: str, now: float) -> None:
         self.link = link
@@ -86,6 +98,7 @@ class LinkInfo:
         self.node_id: str | None = None
         self.cluster: str | None = None
         self.lost = False
+        self.dialled_voter = False
         self.waits: dict[str, float] = {}
 
     @property

@@ -210,6 +210,8 @@ class Member:
         self._enter(now)
         self.links.opened(link, target, peer_ip, local_ip, now)
 
+        if target is not None and link in self.links.infos:
+            self.links.infos[link].dialled_voter = self.is_voter(target)
     def link_messages(self, link: int, messages: Sequence[Message], now: float) -> None:
         """Messages came on a link, in order. Raises InvariantViolation where the node must stop."""
         self._enter(now)
@@ -227,10 +229,15 @@ class Member:
         member = self.state.nodes.get(node_id)
         if member is not None and info.cluster in _LOST_TOKENS:
             if member.voter:
+            if member.voter and not info.is_meet and info.outbound and not info.dialled_voter:
+                # It may have said so before it was a voter, however late we hear it: asked anew, it can't have.
+                self.links.close(info, "it was no voter yet when it was asked who it is")
+                return
                 # Only what it says now counts: who was a joiner on an older link may be a voter by now.
                 info.lost = True
-                self.raft.lost_log(node_id, now)
-                self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
+                if info.dialled_voter:
+                    self.raft.lost_log(node_id, now)
+                    self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
             elif info.cluster == "-":
                 self._unserved_learners.add(node_id)
         if info.is_meet:
