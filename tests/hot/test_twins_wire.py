@@ -205,8 +205,6 @@ def test_messages_with_one_wrong_field(message: messages.Message, data: st.DataO
         return
     copy = wire_py.decode(wire_py.encode(message)[8:])
     object.__setattr__(copy, data.draw(st.sampled_from(names)), data.draw(st.sampled_from(_VALUES)))
-    if isinstance(copy, messages.ReplOffsets) and copy.offsets not in ((), []) and type(copy.offsets) is tuple:
-        return  # its class takes nothing but pairs: other tuples can't be in it
     _same(lambda twin: twin.encode(copy))
 
 

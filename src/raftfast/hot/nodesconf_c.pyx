@@ -447,7 +447,7 @@ cdef inline bint is_no_node(Cursor c) noexcept nogil:
     ))
 
 
-cdef object read_file(bytes data, object reader):
+cdef object read_file(object data, object reader):  # bytes, or of a class below it
     cdef const unsigned char *base = <const unsigned char *>PyBytes_AS_STRING(data)
     cdef const unsigned char *found
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data), start = 0, end, lineno = 0

@@ -190,8 +190,8 @@ cdef Column *new_column(Cursor run) except? NULL:
         flags = flags_of(text)
     except ParseError:
         return NULL
-    if flags_column(flags).encode() != text:
-        return NULL
+    if flags_column(flags).encode() != text or COLUMN_COUNT == MAX_COLUMNS:
+        return NULL  # full by now: what ran since it was looked at may have been another thread's reading
     column = &COLUMNS[COLUMN_COUNT]
     memcpy(column.text, run.at, run.end - run.at)
     column.text[run.end - run.at] = c" "

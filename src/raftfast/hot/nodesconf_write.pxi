@@ -10,6 +10,9 @@ cdef object flags_text(object flags):
     """The flags column; None where it must be looked at closer."""
     if type(flags) is not tuple:
         return None
+    for flag in <tuple>flags:
+        if type(flag) is not str:  # what is equal to a str without being one must not find its column
+            return None
     cdef object text
     try:
         text = FLAGS_TEXT.get(flags)
@@ -43,6 +46,10 @@ cdef inline bint is_number(object number, uint64_t most) except -1:
     if overflow != 0:
         return overflow > 0 and most == UINT64_MAX and number <= UINT64_MAX
     return value >= 0 and <uint64_t>value <= most
+
+
+cdef inline bint is_empty(object pairs):
+    return type(pairs) is tuple and len(<tuple>pairs) == 0
 
 
 cdef object aux_text(dict aux):
@@ -94,7 +101,8 @@ cdef object node_text(object node):
         or not is_all(node.hostname, FIELD, &run) or run.end - run.at > MAX_HOSTNAME_BYTES
         or not (is_number(node.port, 65535) and is_number(node.cport, 65535))
         or not (is_number(node.ping_sent, UINT64_MAX) and is_number(node.pong_recv, UINT64_MAX))
-        or not is_number(node.epoch, UINT64_MAX) or type(aux) is not dict or node.migrating != () or node.importing != ()
+        or not is_number(node.epoch, UINT64_MAX) or type(aux) is not dict
+        or not is_empty(node.migrating) or not is_empty(node.importing)
     ):
         return None
     if primary is None:

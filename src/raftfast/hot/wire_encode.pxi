@@ -228,7 +228,10 @@ cdef bytes offset_tokens(_Form form, object message):
     offsets = message.offsets
     if not PyTuple_CheckExact(offsets) or not offsets:
         raise form.error("not pairs of id and offset")
-    for node_id, offset in offsets:
+    for pair in <tuple>offsets:
+        if not PyTuple_CheckExact(pair) or len(<tuple>pair) != 2:
+            raise form.error("not pairs of id and offset")
+        node_id, offset = <tuple>pair
         token = text_bytes(node_id)
         if token is None or not is_id(span_of(token)):
             raise form.error(f"id {wrong(b'i')}")

@@ -306,7 +306,10 @@ def _encode_repl_offsets(form: _Form, message: ReplOffsets) -> bytes:
     if type(message.offsets) is not tuple or not message.offsets:
         raise form.error("not pairs of id and offset")
     tokens = [form.verb]
-    for node_id, offset in message.offsets:
+    for pair in message.offsets:
+        if type(pair) is not tuple or len(pair) != 2:
+            raise form.error("not pairs of id and offset")
+        node_id, offset = pair
         id_token, offset_token = _ID.write(node_id), _SIGNED.write(offset)
         if id_token is None:
             raise form.error(f"id {_ID.wrong}")
