@@ -445,7 +445,15 @@ class Node:
         engine = self._running()
         raft, loop = engine.member.raft, engine.loop
         before = raft.current_term
-        engine.member.transfer(to, loop.time())
+        while True:
+            try:
+                engine.member.transfer(to, loop.time())
+                break
+            except Rejected:
+                if not engine.member.leader.may_still_hear(to, loop.time()):
+                    raise
+            await engine.turned.wait()  # a new leader has not heard everybody yet
+            self._running()
         engine.schedule()
         deadline = loop.time() + 3 * self.config.node_timeout
         while loop.time() < deadline:

@@ -218,7 +218,7 @@ class LeaderWork:
         while self._voter_changes and raft.accepts_proposals and not raft.voter_change_pending:
             change, asked = self._voter_changes.popleft()
             refusal = self._refusal(change)
-            if refusal is not None and self._may_still_hear(change.node_id, now):
+            if refusal is not None and self.may_still_hear(change.node_id, now):
                 self._voter_changes.appendleft((change, asked))
                 break
             if refusal is None:
@@ -236,7 +236,7 @@ class LeaderWork:
             return "the member names no cluster: its quorum would follow other rules"
         return self._member.raft.voter_change_refusal(added, entry.node_id)
 
-    def _may_still_hear(self, node_id: str, now: float) -> bool:
+    def may_still_hear(self, node_id: str | None, now: float) -> bool:
         """Whether this leader is too new to have heard all whom a change is about: it says nothing of them yet."""
         raft = self._member.raft
         peers = raft.leadership.peers if raft.leadership is not None else {}

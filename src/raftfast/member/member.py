@@ -126,6 +126,7 @@ class Member:
             members=origin.state.nodes if origin.standing is Standing.MEMBER else (),
             now=now,
         )
+        self._seen_role = self.raft.role
         self.links = Links(self)
         self.meetings = Meetings(self, self.links)
         self.proposals = Proposals(config, new_id, self.answer)
@@ -209,9 +210,9 @@ class Member:
         """A connection is there: dialled for `target` (a node id, or a name that `meet` gave), or accepted (None)."""
         self._enter(now)
         self.links.opened(link, target, peer_ip, local_ip, now)
-
         if target is not None and link in self.links.infos:
             self.links.infos[link].dialled_voter = self.is_voter(target)
+
     def link_messages(self, link: int, messages: Sequence[Message], now: float) -> None:
         """Messages came on a link, in order. Raises InvariantViolation where the node must stop."""
         self._enter(now)
@@ -228,12 +229,11 @@ class Member:
         node_id, now = info.node_id or "", self._now
         member = self.state.nodes.get(node_id)
         if member is not None and info.cluster in _LOST_TOKENS:
-            if member.voter:
             if member.voter and not info.is_meet and info.outbound and not info.dialled_voter:
                 # It may have said so before it was a voter, however late we hear it: asked anew, it can't have.
                 self.links.close(info, "it was no voter yet when it was asked who it is")
                 return
-                # Only what it says now counts: who was a joiner on an older link may be a voter by now.
+            if member.voter:
                 info.lost = True
                 if info.dialled_voter:
                     self.raft.lost_log(node_id, now)
@@ -390,6 +390,8 @@ class Member:
     def transfer(self, peer: str | None, now: float) -> None:
         """Leadership is to be handed over, wherever it is. Raises Rejected where it can't be."""
         self._enter(now)
+        if self.standing is Standing.SINGLETON:
+            raise Rejected("a node that is alone has nobody to hand over to")
         if self.raft.is_leader:
             if self.raft.transfer_to(peer, now) is None:
                 raise Rejected("there is no live voter to hand over to")
@@ -845,6 +847,9 @@ class Member:
 
     def _notice_leader(self) -> None:
         raft = self.raft
+        if raft.role is not self._seen_role:
+            self._seen_role = raft.role
+            self.event("role", self.node_id)
         seen = (raft.current_term, raft.leader_id)
         if seen == self._seen_leader:
             return

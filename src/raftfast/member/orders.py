@@ -19,8 +19,9 @@ __all__ = ["Capture", "Event", "Image", "InstallOrder", "Orders", "PieceRead", "
 class Event:
     """Something that happened to the node, for `Node.events()`.
 
-    `kind` is one of `leader`, `member-joined`, `member-forgotten`, `voter-added`, `voter-removed`,
-    `node-failed`, `node-recovered`, `snapshot-sent`, `snapshot-installed`, `joined`, `removed`.
+    `kind` is one of `leader`, `role`, `member-joined`, `member-forgotten`, `voter-added`, `voter-removed`,
+    `node-failed`, `node-recovered`, `snapshot-sent`, `snapshot-installed`, `joined`, `removed`. `role`: this node's
+    role is another one now; `Node.status()` tells which.
     """
 
     kind: str
