@@ -163,3 +163,33 @@ def test_a_forgotten_node_does_not_say_that_what_it_sent_has_no_effect() -> None
     assert isinstance(errors["sent"], NodeClosed)
     assert errors["sent"].may_take_effect
     assert not errors["not sent"].may_take_effect
+
+
+def member_of_two(flags: tuple[str, ...]) -> Member:
+    """A member whose state has the founder too, with these flags."""
+    mine = NodeRecord(ME, "10.0.0.1", 7000, 17000, aux={"shard-id": SHARD}, flags=("myself", "master"))
+    other = NodeRecord(FOUNDER, "10.0.0.2", 7000, 17000, aux={"shard-id": CLUSTER}, flags=("master", *flags))
+    pairs: dict[str, int | str] = {"currentTerm": 1, "lastApplied": 3, "snapshotTerm": 1, "clusterId": CLUSTER}
+    conf = nodesconf.parse(nodesconf.dump(NodesConf((mine, other), pairs)))
+    origin = Origin.of_file(conf, Address("10.0.0.1", 7000, 17000, "", {"tls-port": "0"}))
+    return Member(origin, SETTINGS, random.Random(1), new_id, Registers(), now=0.0)
+
+
+def test_what_a_joiner_said_before_it_was_a_voter_is_asked_anew_when_it_is_heard_late() -> None:
+    """It was taken for a voter that had lost its log, and was never served again (rough, 5 nodes, seed 131)."""
+    member = member_of_two(("learner",))
+    member.link_opened(4, FOUNDER, "10.0.0.2", "10.0.0.1", 0.0)
+    member.state.apply(4, AddVoter(FOUNDER))
+    member.link_messages(4, [Hi(FOUNDER, address(2, CLUSTER), "joining")], 0.1)
+    orders = member.take(0.1)
+    assert [link for link, _ in orders.closes] == [4]
+    member.link_opened(5, FOUNDER, "10.0.0.2", "10.0.0.1", 0.2)
+    member.link_messages(5, [Hi(FOUNDER, address(2, CLUSTER), CLUSTER)], 0.3)
+    assert member.is_served(member.links.infos[5])
+
+
+def test_a_voter_that_was_dialled_as_one_and_says_that_it_joins_has_lost_its_log() -> None:
+    member = member_of_two(())
+    member.link_opened(4, FOUNDER, "10.0.0.2", "10.0.0.1", 0.0)
+    member.link_messages(4, [Hi(FOUNDER, address(2, CLUSTER), "joining")], 0.1)
+    assert not member.is_served(member.links.infos[4])

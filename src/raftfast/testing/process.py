@@ -6,22 +6,20 @@ Floor 5. It carries out orders with delays of its own and decides nothing of the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.sessions import Sessions
-from ..cluster.snapshot import app_header, split_head, split_sessions
 from ..consensus import Standing
-from ..errors import SnapshotError, StorageError
-from ..hot import nodesconf
-from ..member import Capture, Identity, InstallOrder, Member, Orders, Origin, PieceRead, PieceWrite, Rewrite, StoreJob
+from ..member import Capture, Identity, Member, Orders, Origin, Rewrite, StoreJob
 from ..messages import Message
 from ..records import Address
-from ..storage import AppFile, app_of
+from ..storage import app_of
 from .disk import SimulatedDisk
 from .machine import WatchedMachine
 from .network import End
+from .snapshots import SnapshotWork
 
 if TYPE_CHECKING:
     from .simulation import Simulation
@@ -40,14 +38,6 @@ class _Target:
         self.kept = kept
         self.failures = 0
         self.end: End | None = None
-
-
-@dataclass(slots=True)
-class _Source:
-    """A snapshot to send."""
-
-    data: bytes
-    closed: bool = False
 
 
 class SimulatedNode:
@@ -83,9 +73,7 @@ class SimulatedNode:
         self._timer = 0
         self._compacting = False
         self._settled = False
-        self._incoming: bytearray | None = None
-        self._pieces_free_at = 0.0
-        self._states_free_at = 0.0
+        self.snapshots = SnapshotWork(self)
         self.stopping = False
 
     # ------------------------------------------------------------------ what is asked of it
@@ -149,7 +137,7 @@ class SimulatedNode:
             lambda index, command, digest, result: checks.command_applied(self, index, command, digest, result),
             lambda index, digest: checks.machine_restored(self, index, digest),
         )
-        sessions = Sessions(config.session_window, config.session_result_bytes, config.max_sessions)
+        sessions: Sessions | None = None
         self.member = None
         if conf is None:
             origin = Origin.fresh(Identity(simulation.new_id(), simulation.new_id(), self.address))
@@ -157,7 +145,8 @@ class SimulatedNode:
             app = app_of(conf)
             origin = Origin.of_file(conf, self.address)
             if app is not None:
-                sessions = self._restored(machine, app, sessions, origin.cluster_id)
+                self._loading_cluster = origin.cluster_id
+                sessions = self.snapshots.restored(machine, app)
         self.node_id = origin.identity.node_id
         self.member = Member(origin, config, simulation.rng, simulation.new_id, machine, sessions, now=self.clock())
         if conf is None:
@@ -165,26 +154,6 @@ class SimulatedNode:
         self.note("start", (origin.standing.value, origin.hard_state.current_term, self.node_id[:8]))
         checks.started(self)
         self._schedule()
-
-    def _restored(
-        self, machine: WatchedMachine, app: AppFile, empty: Sessions, cluster_id: str | None = None
-    ) -> Sessions:
-        data = self.disk.apps[app.name]
-        if len(data) != app.length or nodesconf.crc64(data) != app.crc:
-            raise StorageError(f"{app.name} is not what was stored")
-        config = self.simulation.config
-        table, rest = split_sessions(self._cut_up(data))
-        sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
-        self._loading_cluster = cluster_id
-        machine.restore(rest)
-        return sessions
-
-    def _cut_up(self, data: bytes) -> Iterable[bytes]:
-        at, rng = 0, self.simulation.rng
-        while at < len(data):
-            size = rng.randint(1, 200)
-            yield data[at : at + size]
-            at += size
 
     def crash(self, *, power: bool = False) -> None:
         """The process ends at once. What was not synced is lost, or a part of it kept; `power`: no peer is told."""
@@ -333,7 +302,7 @@ class SimulatedNode:
                 self._targets[end.key].failures = 0
         if orders.dial is not None:
             self._want(orders.dial)
-        self._carry_out_snapshots(orders)
+        self.snapshots.carry_out(member, orders)
         self._answer(orders)
         for event in orders.events:
             self.note("event", f"{event.kind} {(event.node_id or '')[:8]}")
@@ -524,7 +493,7 @@ class SimulatedNode:
             return False
         self._compacting = True
         self.note("compact", f"to {member.raft.last_applied}")
-        self._state_later(self._state_written, member.capture())
+        self.snapshots.state_later(self._state_written, member.capture())
         return True
 
     def _state_written(self, capture: Capture) -> None:
@@ -538,108 +507,3 @@ class SimulatedNode:
     def settled(self) -> bool:
         """Whether the storage has nothing left to do."""
         return self._job is None and not self._jobs and not self._compacting
-
-    # ------------------------------------------------------------------ snapshots
-
-    def _state_later(self, call: Callable[..., object], *args: Any) -> None:
-        """Work of the thread for state files: one after another."""
-        self._states_free_at = self._worker_delay(self._states_free_at)
-        self.later(self._states_free_at - self.simulation.timeline.now, call, *args)
-
-    def _piece_later(self, call: Callable[..., object], *args: Any) -> None:
-        """Work of the thread for pieces: one after another."""
-        self._pieces_free_at = self._worker_delay(self._pieces_free_at)
-        self.later(self._pieces_free_at - self.simulation.timeline.now, call, *args)
-
-    def _worker_delay(self, free_at: float) -> float:
-        simulation = self.simulation
-        delay = simulation.faults.disk_delay * self.disk_slowness * (0.3 + simulation.rng.random())
-        if simulation.rng.random() < 0.1:
-            delay *= 20
-        return max(free_at, simulation.timeline.now) + delay
-
-    def _carry_out_snapshots(self, orders: Orders) -> None:
-        member = self.member
-        if member is None:
-            return
-        if orders.build_snapshot:
-            if member.snapshots.installing:
-                member.snapshots.build_failed()
-            else:
-                self._state_later(self._built, member.capture())
-        for read in orders.piece_reads:
-            self._piece_later(self._piece_read, read)
-        if orders.abandon_incoming:
-            self._piece_later(self._abandon)
-        for write in orders.piece_writes:
-            self._piece_later(self._piece_written, write)
-        if orders.install is not None:
-            self._state_later(self._installed, orders.install)
-        for handle in orders.release:
-            self._piece_later(self._release, handle)
-
-    def _built(self, capture: Capture) -> None:
-        if self.member is None:
-            return
-        data = capture.node_lines
-        if capture.app_pieces is not None:
-            app = b"".join(capture.app_pieces)
-            data += app_header(len(app), nodesconf.crc64(app)) + app
-        self.note("built", f"snapshot {capture.index}, {len(data)} bytes")
-        old = self.member.snapshots.built(capture, len(data), _Source(data))
-        if old is not None:
-            self._piece_later(self._release, old)
-
-    def _release(self, source: _Source) -> None:
-        source.closed = True
-
-    def _piece_read(self, order: PieceRead) -> None:
-        if self.member is not None and not order.source.closed:
-            data = order.source.data[order.offset : order.offset + order.size]
-            self.member.snapshots.piece_read(order, data, self.clock())
-
-    def _abandon(self) -> None:
-        self._incoming = None
-
-    def _piece_written(self, order: PieceWrite) -> None:
-        if self.member is None:
-            return
-        snapshots = self.member.snapshots
-        if order.begin:
-            self._incoming = bytearray()
-        if self._incoming is None:
-            snapshots.refused(order.name, "its beginning was given up")
-            return
-        if order.offset != len(self._incoming):
-            raise StorageError(f"a piece at {order.offset}, where {len(self._incoming)} is next")
-        self._incoming += order.data
-        if not order.last:
-            snapshots.piece_written(order.name, order.offset + len(order.data), self.clock())
-            return
-        data, self._incoming = bytes(self._incoming), None
-        try:
-            head = split_head(data)
-            if head is None or len(data) != order.total:
-                raise SnapshotError("it is not whole")
-            app = None
-            if head.app_length is not None:
-                if nodesconf.crc64(data[head.app_offset :]) != head.app_crc:
-                    raise SnapshotError("its checksum is wrong")
-                app = self.disk.keep_app(order.index, data[head.app_offset :])
-        except SnapshotError as error:
-            snapshots.refused(order.name, str(error))
-            return
-        if not snapshots.whole(order.name, head.nodes, app, self.clock()) and app is not None:
-            self.disk.apps.pop(app.name)
-
-    def _installed(self, order: InstallOrder) -> None:
-        member = self.member
-        if member is None:
-            return
-        if order.app is None:
-            sessions = member.new_sessions()
-            self.machine.restore(())
-        else:
-            sessions = self._restored(self.machine, order.app, member.new_sessions(), member.cluster_id)
-        self.note("install", f"snapshot {order.name[2]}")
-        member.snapshots.installed(order.name, sessions, order.app, self.clock())
