@@ -17,7 +17,7 @@ LOOK_INTERVAL = 1.0
 class Reserve:
     """Watches the room that a folder's file system has left.
 
-    A shortage begins below `least_bytes` and ends an eighth above it, so that it does not begin and end with each write.
+    A shortage begins below `least_bytes` and ends an eighth above: it must not begin and end with each write.
     """
 
     def __init__(self, storage: Storage, least_bytes: int) -> None:

@@ -477,13 +477,31 @@ def test_cut_at_every_byte(file, nuls):
 
 
 def test_nuls_at_the_end_of_an_entry_and_of_the_file(file):
-    """Where the line end is missing they can't be told apart: NULs more or fewer than the checksum knows are a tear."""
+    """Where the line end is missing they can't be told apart: only a NUL in the line end's place is known."""
     text = file().crc().log(b"5 APP - x\0\0").text[:-1]
-    for end, entries in ((text[:-1], 0), (text, 1), (text + b"\0", 0)):
+    for end, entries in ((text[:-1], 0), (text, 1), (text + b"\0", 1), (text + b"\0\0", 0)):
         cut = file()
         cut.text = end
         assert len(cut.parse().entries) == entries
-        assert (cut.parse().torn_tail == b"") == bool(entries)
+        assert (cut.parse().torn_tail.strip(b"\0") == b"") == bool(entries)
+
+
+def test_a_byte_in_the_place_of_the_last_line_end_is_damage_and_no_tear(file):
+    """A whole line was written whole: to drop it would forget an entry that may have been acknowledged."""
+    for byte in (b"x", b" ", b"\r", b"\x01", b"\xff"):
+        text = file().crc().log(b"5 NOOP", b"5 APP - y")
+        text.text = text.text[:-1] + byte
+        text.refused(6, "line end")
+
+
+def test_an_appended_vars_line_that_is_whole_but_wrong_is_damage_and_no_tear(file):
+    text = file().crc().log(b"5 NOOP")
+    sound = text.text
+    for line in (b"vars currentTerm 9 votedFor\n", b"vars currentTerm 9*crc 0123456789abcdef\n"):
+        text.text = sound + line
+        text.refused(6, ".")
+    text.text = sound + b"vars currentTerm 9\n"
+    assert text.parse().torn_tail == b"vars currentTerm 9\n"
 
 
 def test_only_what_is_appended_can_be_torn(file):

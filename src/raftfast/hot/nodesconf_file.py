@@ -130,7 +130,9 @@ class Reader:
                 self.pending = None
             else:
                 self._whole_line(raw, start, lineno)
-        elif kind == "log" and (whole := next((t for t in (raw, text) if self._is_sound_log_line(t)), None)):
+        elif kind == "log" and (whole := next((t for t in (raw, text, raw[:-1]) if self._is_sound_log_line(t)), None)):
+            if raw[len(whole) :].strip(b"\0"):
+                raise ParseError("log line: whole, but another byte stands where its line end should")
             self._log_line(whole, lineno)
             self.torn_from = start + len(whole)
         elif self._may_be_torn(text.lower(), kind):
@@ -250,6 +252,7 @@ class Reader:
     def finish(self, settled: bool = False) -> NodesConf:
         """The whole, after the last line. `settled`: every id that a node line refers to is known to have a line."""
         if self.pending is not None:
+            self._check_torn_vars(*self.pending)
             self.torn_from = self.pending[0]
         if not self.has_myself:
             raise ParseError("no line carries the flag myself")
@@ -264,6 +267,13 @@ class Reader:
         if torn_tail:
             self.warnings.append(f"the end of the file was cut short by a crash: {len(torn_tail)} bytes are dropped")
         return NodesConf(tuple(self.nodes), self.vars, tuple(self.entries), torn_tail, tuple(self.warnings))
+
+    def _check_torn_vars(self, start: int, lineno: int, line: bytes) -> None:
+        """A vars line that has its line end was written whole: where it can't be read it is damaged, and not torn."""
+        try:
+            vars_of(line)
+        except ParseError as error:
+            raise ParseError(error.reason, lineno) from None
 
     def _settle_references(self) -> None:
         """Nodes that are only referred to: a gossip file makes them, as the reference does; a Raft file must not."""
