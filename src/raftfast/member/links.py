@@ -42,22 +42,23 @@ MEET_TARGET = "meet "
 _WANTS_ANSWER: dict[type[Message], str] = {
     Hello: "greeting",
     AppendEntries: "log",
-    InstallSnapshot: "log",
-    SnapshotPiece: "log",
+    InstallSnapshot: "snapshot",
+    SnapshotPiece: "snapshot",
     PreVoteRequest: "vote",
     VoteRequest: "vote",
     ReadIndex: "read",
 }
-_ANSWERS: dict[type[Message], str] = {
-    Hi: "greeting",
-    AppendEntriesAck: "log",
-    SnapshotAck: "log",
-    PreVote: "vote",
-    Vote: "vote",
-    ReadIndexOk: "read",
-    ReadIndexNo: "read",
+_ANSWERS: dict[type[Message], tuple[str, ...]] = {
+    Hi: ("greeting",),
+    AppendEntriesAck: ("log", "snapshot"),
+    SnapshotAck: ("snapshot",),
+    PreVote: ("vote",),
+    Vote: ("vote",),
+    ReadIndexOk: ("read",),
+    ReadIndexNo: ("read",),
 }
-"""What answers what: a late VOTE must not hide that the only AppendEntries on the link was never answered."""
+"""What answers what: a late VOTE must not hide that the only AppendEntries on the link was never answered, nor may a
+SNAPSHOT_ACK. The other way round an install may take long, and the answers to heartbeats show that the link lives."""
 
 _NO_CLUSTER = ("-", "joining")
 
@@ -262,8 +263,9 @@ class Links:
         elif info.node_id is None:
             self.close(info, f"{type(message).__name__} before identification")
         else:
-            if info.outbound and (kind := _ANSWERS.get(type(message))) is not None:
-                info.waits.pop(kind, None)
+            if info.outbound:
+                for kind in _ANSWERS.get(type(message), ()):
+                    info.waits.pop(kind, None)
             deliver(info, message)
 
     def _on_hello(self, info: LinkInfo, hello: Hello, now: float) -> None:
