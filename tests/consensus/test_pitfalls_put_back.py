@@ -17,13 +17,13 @@ CASES = [
     mutant(
         "etcd 2461",
         pitfalls.test_etcd_2461_vote_kept_on_step_down_within_a_term,
-        ("raft", WITHIN, "self.voted_for = None\n"),
+        ("elections", WITHIN, "self.voted_for = None\n"),
     ),
     mutant(
         "etcd 2461, candidate",
         pitfalls.test_etcd_2461_vote_kept_when_a_candidate_hears_its_terms_leader,
         (
-            "raft",
+            "following",
             "        if term > self.current_term:\n            self._adopt_term(term)\n        if self.st",
             "        if term >= self.current_term:\n            self._adopt_term(term)\n        if self.st",
         ),
@@ -31,9 +31,9 @@ CASES = [
     mutant(
         "openraft, late grants",
         pitfalls.test_openraft_2026_grants_are_a_set_of_voters_and_late_ones_change_nothing,
-        ("raft", "elif self.role is Role.CANDIDATE and message.granted", "elif message.granted"),
+        ("elections", "elif self.role is Role.CANDIDATE and message.granted", "elif message.granted"),
         (
-            "raft",
+            "elections",
             "(self.voters, self._granted):\n            self._lead()",
             "({'5'}, self._granted):\n            self._lead()",
         ),
@@ -41,55 +41,63 @@ CASES = [
     mutant(
         "valkey 3887",
         pitfalls.test_valkey_3887_term_and_self_vote_are_durable_before_the_request_leaves,
-        ("raft", "            return self._durability.hard_state == self.hard_state\n", "            return True\n"),
+        (
+            "elections",
+            "            return self._durability.hard_state == self.hard_state\n",
+            "            return True\n",
+        ),
     ),
     mutant(
         "canonical raft 279",
         pitfalls.test_canonical_raft_279_a_denied_pre_vote_tells_the_higher_term,
-        ("raft", "PreVote(message.term if granted else self.current_term, granted)", "PreVote(message.term, granted)"),
+        (
+            "elections",
+            "PreVote(message.term if granted else self.current_term, granted)",
+            "PreVote(message.term, granted)",
+        ),
     ),
     mutant(
         "valkey 4015, lease",
         pitfalls.test_valkey_4015_the_lease_is_not_the_randomised_timeout,
-        ("raft", "now - self._contact < self.config.node_timeout", "now < self._deadline"),
+        ("core", "now - self._contact < self.config.node_timeout", "now < self._deadline"),
     ),
     mutant(
         "valkey 4015, term first",
         pitfalls.test_valkey_4015_the_lease_is_looked_at_before_the_term,
-        ("raft", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
+        ("elections", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
     ),
     mutant(
         "hashicorp 476",
         pitfalls.test_hashicorp_476_a_removed_node_deposes_nobody,
-        ("raft", "return (last_term, last_index) < (self.log.last_term, self.log.last_index)", "return False"),
-        ("raft", "            and not self.lease_is_live(self._now)\n", ""),
-        ("raft", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
+        ("elections", "return (last_term, last_index) < (self.log.last_term, self.log.last_index)", "return False"),
+        ("elections", "            and not self.lease_is_live(self._now)\n", ""),
+        ("elections", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
     ),
     mutant(
         "hashicorp 476, removed",
         pitfalls.test_hashicorp_476_who_applied_its_removal_stands_no_more,
-        ("raft", "if self.standing is not Standing.MEMBER or self.disk_stalled:", "if self.disk_stalled:"),
-        ("raft", "return self.node_id in self._voters or", "return True or"),
+        ("core", "if self.standing is not Standing.MEMBER or self.disk_stalled:", "if self.disk_stalled:"),
+        ("core", "return self.node_id in self._voters or", "return True or"),
     ),
     mutant(
         "valkey 4008",
         pitfalls.test_valkey_4008_an_empty_log_ends_at_its_boundary,
-        ("raft", "< (self.log.last_term,", "< (self.log.last_term if len(self.log) else 0,"),
+        ("elections", "< (self.log.last_term,", "< (self.log.last_term if len(self.log) else 0,"),
     ),
     mutant(
         "stale tail, commit",
         pitfalls.test_a_stale_tail_is_neither_acknowledged_nor_committed,
-        ("raft", COMMIT, COMMIT.replace("end)", "self.log.last_index)")),
+        ("following", COMMIT, COMMIT.replace("end)", "self.log.last_index)")),
     ),
     mutant(
         "stale tail, answer",
         pitfalls.test_a_stale_tail_is_neither_acknowledged_nor_committed,
-        ("raft", "index = min(self.verified_index, self._durability.index)", "index = self._durability.index"),
+        ("following", "index = min(self.verified_index, self._durability.index)", "index = self._durability.index"),
     ),
     mutant(
         "yugabyte 32875",
         pitfalls.test_yugabyte_32875_a_heartbeats_answer_is_not_ahead_of_the_disk,
-        ("raft", "index = min(self.verified_index, self._durability.index)", "index = self.verified_index"),
+        ("following", "index = min(self.verified_index, self._durability.index)", "index = self.verified_index"),
     ),
     mutant(
         "rabbitmq ra 637",
@@ -99,12 +107,12 @@ CASES = [
     mutant(
         "openraft 511",
         pitfalls.test_openraft_511_an_overlapping_append_deletes_nothing_that_matches,
-        ("raft", MERGE, f"self.log.truncate_from(prev + 1); self._truncated_from(prev + 1); {MERGE}"),
+        ("following", MERGE, f"self.log.truncate_from(prev + 1); self._truncated_from(prev + 1); {MERGE}"),
     ),
     mutant(
         "redislabs raft 49",
         pitfalls.test_redislabs_raft_49_prev_zero_on_a_compacted_log_appends_nothing_twice,
-        ("raft", MERGE, f"prev = prev or self.log.boundary_index; {MERGE}"),
+        ("following", MERGE, f"prev = prev or self.log.boundary_index; {MERGE}"),
     ),
     mutant(
         "logcabin 44",
@@ -114,7 +122,7 @@ CASES = [
     mutant(
         "no NOOP",
         pitfalls.test_a_new_leader_commits_what_it_found_without_waiting_for_a_writer,
-        ("raft", '            self._append([b"NOOP"])\n', "            pass\n"),
+        ("elections", '            self._append([b"NOOP"])\n', "            pass\n"),
     ),
     mutant(
         "pysyncobj 166",
@@ -129,7 +137,7 @@ CASES = [
     mutant(
         "one index a refusal",
         pitfalls.test_a_long_divergence_takes_few_round_trips,
-        ("raft", "hint = self.log.hint(prev, message.prev_log_term)", "hint = prev - 1"),
+        ("following", "hint = self.log.hint(prev, message.prev_log_term)", "hint = prev - 1"),
         ("leading", "1 << min(progress.refusals, 62)", "1"),
     ),
     mutant(
@@ -164,13 +172,17 @@ CASES = [
     mutant(
         "openraft 531",
         pitfalls.test_openraft_531_an_older_snapshot_takes_nothing_back,
-        ("raft", "return last_included_index <= self.commit_index", "return False"),
-        ("raft", "        if index <= self.last_applied:\n            raise", "        if False:\n            raise"),
+        ("following", "return last_included_index <= self.commit_index", "return False"),
+        (
+            "following",
+            "        if index <= self.last_applied:\n            raise",
+            "        if False:\n            raise",
+        ),
     ),
     mutant(
         "hashicorp 704",
         pitfalls.test_hashicorp_704_a_conflict_at_the_last_included_entry_takes_the_tail_too,
-        ("raft", "        if self.log.matches(index, term):\n", "        if index <= self.log.last_index:\n"),
+        ("following", "        if self.log.matches(index, term):\n", "        if index <= self.log.last_index:\n"),
     ),
     mutant(
         "consul 9609",
@@ -184,12 +196,12 @@ CASES = [
     mutant(
         "willemt 118",
         pitfalls.test_willemt_118_an_install_drops_writes_under_way,
-        ("raft", "        self._durability.fall_to(min(self.commit_index, index))\n", ""),
+        ("following", "        self._durability.fall_to(min(self.commit_index, index))\n", ""),
     ),
     mutant(
         "voters lost on install",
         pitfalls.test_voters_are_not_lost_on_install,
-        ("raft", "        self._voters = VoterHistory(voters)\n        for tail_index", "        for tail_index"),
+        ("following", "        self._voters = VoterHistory(voters)\n        for tail_index", "        for tail_index"),
     ),
     mutant(
         "a lost snapshot",
@@ -199,13 +211,13 @@ CASES = [
     mutant(
         "valkey 3926",
         pitfalls.test_valkey_3926_no_second_voter_change_in_flight,
-        ("raft", "return self._voters.newest_change() > self.commit_index or", "return"),
+        ("core", "return self._voters.newest_change() > self.commit_index or", "return"),
     ),
     mutant(
         "a found voter change forgotten",
         pitfalls.test_a_new_leader_does_not_forget_a_voter_change_that_it_found,
         (
-            "raft",
+            "core",
             "self._voters.appended(index, line)\n        self._enter_standing",
             "pass\n        self._enter_standing",
         ),
@@ -219,7 +231,7 @@ CASES = [
         "a singleton takes orders",
         pitfalls.test_a_singleton_that_restarts_takes_no_orders_and_counts_by_itself_alone,
         (
-            "raft",
+            "following",
             'if self.alone:\n            self._close(link, "a leader',
             'if False:\n            self._close(link, "a leader',
         ),

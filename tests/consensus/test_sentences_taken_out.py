@@ -24,7 +24,7 @@ CASES = [
         "an acknowledgement leaves before the entries are durable",
         figures.test_entries_are_stable_before_they_are_acknowledged,
         (
-            "raft",
+            "following",
             "index = min(self.verified_index, self._durability.index)\n",
             "index = self.verified_index\n",
         ),
@@ -33,28 +33,28 @@ CASES = [
     mutant(
         "the commit index is the last index at start",
         figures.test_the_commit_index_begins_at_what_is_known_applied_and_only_grows,
-        ("raft", "self.commit_index = log.boundary_index", "self.commit_index = log.last_index"),
+        ("core", "self.commit_index = log.boundary_index", "self.commit_index = log.last_index"),
     ),
     mutant(
         "the commit index follows the leader's back",
         figures.test_the_commit_index_begins_at_what_is_known_applied_and_only_grows,
-        ("raft", "max(self.commit_index, min(message.leader_commit, end))", "min(message.leader_commit, end)"),
+        ("following", "max(self.commit_index, min(message.leader_commit, end))", "min(message.leader_commit, end)"),
     ),
     mutant(
         "a new leader begins at the first index",
         figures.test_a_new_leader_has_next_index_behind_its_last_and_match_index_zero,
-        ("raft", "self.leadership.follow(others, self.log.last_index + 1,", "self.leadership.follow(others, 1,"),
+        ("core", "self.leadership.follow(others, self.log.last_index + 1,", "self.leadership.follow(others, 1,"),
     ),
     mutant(
         "an older term's entries are taken",
         figures.test_append_1_a_lower_term_is_refused_with_ours,
-        ("raft", "        if term < self.current_term:\n", "        if False:\n"),
+        ("following", "        if term < self.current_term:\n", "        if False:\n"),
     ),
     mutant(
         "the previous entry is not looked at",
         figures.test_append_2_without_the_previous_entry_it_is_refused,
         (
-            "raft",
+            "following",
             "not self.log.matches(prev, message.prev_log_term)",
             "prev > self.log.last_index",
         ),
@@ -62,23 +62,23 @@ CASES = [
     mutant(
         "the file is not cut where the log is",
         figures.test_append_3_a_conflicting_entry_goes_with_all_that_follow,
-        ("raft", "self._update.truncate_from = index\n", "pass\n"),
+        ("following", "self._update.truncate_from = index\n", "pass\n"),
     ),
     mutant(
         "all behind prev is dropped",
         figures.test_append_3_only_a_conflict_truncates,
-        ("raft", MERGE, f"self.log.truncate_from(prev + 1); self._truncated_from(prev + 1); {MERGE}"),
+        ("following", MERGE, f"self.log.truncate_from(prev + 1); self._truncated_from(prev + 1); {MERGE}"),
     ),
     mutant(
         "the commit index may be our last",
         figures.test_append_5_the_commit_index_is_the_leaders_up_to_the_last_entry_of_the_message,
-        ("raft", "min(message.leader_commit, end)", "min(message.leader_commit, self.log.last_index)"),
+        ("following", "min(message.leader_commit, end)", "min(message.leader_commit, self.log.last_index)"),
     ),
     mutant(
         "an older term's candidate gets a vote",
         figures.test_vote_1_a_lower_term_is_refused_with_ours,
         (
-            "raft",
+            "elections",
             "            not refused\n            and message.term == self.current_term",
             "            not refused",
         ),
@@ -86,13 +86,13 @@ CASES = [
     mutant(
         "everybody gets a vote in a term",
         figures.test_vote_2_one_vote_a_term,
-        ("raft", "self.voted_for in (None, sender)", "True"),
+        ("elections", "self.voted_for in (None, sender)", "True"),
     ),
     mutant(
         "the longer log is the better one",
         figures.test_vote_2_only_for_an_up_to_date_log,
         (
-            "raft",
+            "elections",
             "return (last_term, last_index) < (self.log.last_term, self.log.last_index)",
             "return last_index < self.log.last_index",
         ),
@@ -101,7 +101,7 @@ CASES = [
         "a log of our last term is up to date",
         figures.test_vote_2_only_for_an_up_to_date_log,
         (
-            "raft",
+            "elections",
             "return (last_term, last_index) < (self.log.last_term, self.log.last_index)",
             "return last_term < self.log.last_term - 1",
         ),
@@ -110,7 +110,7 @@ CASES = [
         "a higher term in an answer is not taken",
         figures.test_all_servers_a_higher_term_makes_a_follower_of_it,
         (
-            "raft",
+            "elections",
             "if term <= self.current_term or self.standing is not",
             "if True or self.standing is not",
         ),
@@ -124,7 +124,7 @@ CASES = [
         "an append does not restart the election timeout",
         figures.test_followers_appends_of_the_leader_and_granted_votes_restart_the_timeout,
         (
-            "raft",
+            "following",
             "        self._deadline = self._now + self._election_timeout()\n        return True",
             "        return True",
         ),
@@ -133,7 +133,7 @@ CASES = [
         "a granted vote does not restart the election timeout",
         figures.test_followers_appends_of_the_leader_and_granted_votes_restart_the_timeout,
         (
-            "raft",
+            "elections",
             "            self._deadline = self._now + self._election_timeout()\n        self._promise",
             "        self._promise",
         ),
@@ -142,7 +142,7 @@ CASES = [
         "a refused vote restarts the election timeout",
         figures.test_followers_a_refused_vote_does_not_restart_the_timeout,
         (
-            "raft",
+            "elections",
             "        self._promise(sender, Vote(self.current_term, granted), link)",
             "        self._deadline = self._now + self._election_timeout()\n"
             "        self._promise(sender, Vote(self.current_term, granted), link)",
@@ -152,7 +152,7 @@ CASES = [
         "a candidate does not vote for itself",
         figures.test_candidates_a_new_term_a_vote_for_itself_and_requests_to_all,
         (
-            "raft",
+            "elections",
             "        self.role = Role.CANDIDATE\n        self.voted_for = self.node_id\n",
             "        self.role = Role.CANDIDATE\n",
         ),
@@ -166,7 +166,7 @@ CASES = [
         "a candidate does not yield to its term's leader",
         figures.test_candidates_an_append_of_the_terms_leader_makes_a_follower,
         (
-            "raft",
+            "following",
             "        if self.standing is Standing.MEMBER:\n            self.role = Role.FOLLOWER\n",
             "",
         ),
@@ -179,7 +179,7 @@ CASES = [
     mutant(
         "no NOOP",
         figures.test_leaders_assert_themselves_at_once_and_in_every_idle_period,
-        ("raft", '            self._append([b"NOOP"])\n', "            pass\n"),
+        ("elections", '            self._append([b"NOOP"])\n', "            pass\n"),
     ),
     mutant(
         "a command is committed as it is appended",
@@ -217,23 +217,27 @@ CASES = [
     mutant(
         "a stale snapshot is installed",
         figures.test_install_5_an_older_one_than_ours_changes_nothing,
-        ("raft", "return last_included_index <= self.commit_index", "return False"),
-        ("raft", "        if index <= self.last_applied:\n            raise", "        if False:\n            raise"),
+        ("following", "return last_included_index <= self.commit_index", "return False"),
+        (
+            "following",
+            "        if index <= self.last_applied:\n            raise",
+            "        if False:\n            raise",
+        ),
     ),
     mutant(
         "an install drops what follows",
         figures.test_install_6_what_follows_the_last_included_entry_stays,
-        ("raft", "        if self.log.matches(index, term):\n", "        if False:\n"),
+        ("following", "        if self.log.matches(index, term):\n", "        if False:\n"),
     ),
     mutant(
         "an install keeps a tail that conflicts",
         figures.test_install_7_otherwise_the_whole_log_goes,
-        ("raft", "        if self.log.matches(index, term):\n", "        if index <= self.log.last_index:\n"),
+        ("following", "        if self.log.matches(index, term):\n", "        if index <= self.log.last_index:\n"),
     ),
     mutant(
         "an install keeps the old voters",
         figures.test_install_8_state_and_configuration_are_the_snapshots,
-        ("raft", "        self._voters = VoterHistory(voters)\n        for tail_index", "        for tail_index"),
+        ("following", "        self._voters = VoterHistory(voters)\n        for tail_index", "        for tail_index"),
     ),
     mutant(
         "an install is answered before it is durable",

@@ -211,23 +211,23 @@ CASES = [
     mutant(
         "the lease is the election timeout",
         test_3_the_lease_is_t_exactly_never_the_randomised_timeout,
-        ("raft", "now - self._contact < self.config.node_timeout", "now < self._deadline"),
+        ("core", "now - self._contact < self.config.node_timeout", "now < self._deadline"),
     ),
     mutant(
         "any term is adopted",
         test_3_a_term_far_above_ours_is_never_adopted,
-        ("raft", "if term - self.current_term <= MAX_TERM_JUMP:", "if True:"),
+        ("elections", "if term - self.current_term <= MAX_TERM_JUMP:", "if True:"),
     ),
     mutant(
         "a pause is not noticed",
         test_3_after_a_pause_timers_and_leases_start_anew,
-        ("raft", "if now - self._now > self.config.node_timeout / 2:", "if False:"),
+        ("core", "if now - self._now > self.config.node_timeout / 2:", "if False:"),
     ),
     mutant(
         "only known voters get a vote",
         test_4_who_knows_whom_as_a_voter_is_no_condition_for_granting,
         (
-            "raft",
+            "elections",
             "and self.voted_for in (None, sender)",
             "and self.voted_for in (None, sender) and sender in self._voters",
         ),
@@ -236,7 +236,7 @@ CASES = [
         "only known voters get a pre-vote",
         test_4_who_knows_whom_as_a_voter_is_no_condition_for_granting,
         (
-            "raft",
+            "elections",
             "and message.term > self.current_term\n",
             "and message.term > self.current_term and sender in self._voters\n",
         ),
@@ -245,7 +245,7 @@ CASES = [
         "a learner grants nothing",
         test_4_who_knows_whom_as_a_voter_is_no_condition_for_granting,
         (
-            "raft",
+            "elections",
             "and self.voted_for in (None, sender)",
             "and self.voted_for in (None, sender) and self.node_id in self._voters",
         ),
@@ -254,7 +254,7 @@ CASES = [
         "grants are counted by message",
         test_4_grants_are_counted_by_node_id_each_once,
         (
-            "raft",
+            "elections",
             "self._granted.add(sender)  # by id, each once **(stricter)**\n            self._count_votes()",
             "self._granted.add(min(self.voters - self._granted))\n            self._count_votes()",
         ),
@@ -263,7 +263,7 @@ CASES = [
         "pre-vote grants are counted by message",
         test_4_grants_are_counted_by_node_id_each_once,
         (
-            "raft",
+            "elections",
             "            self._granted.add(sender)  # by id, each once **(stricter)**\n            if is_majority",
             "            self._granted.add(min(self.voters - self._granted))\n            if is_majority",
         ),
@@ -271,18 +271,18 @@ CASES = [
     mutant(
         "grants of another term count",
         test_4_grants_count_for_the_current_term_and_round_only,
-        ("raft", "message.granted and message.term == self.current_term:", "message.granted:"),
+        ("elections", "message.granted and message.term == self.current_term:", "message.granted:"),
     ),
     mutant(
         "pre-vote grants of another term count",
         test_4_grants_count_for_the_current_term_and_round_only,
-        ("raft", "message.term == self.current_term + 1 and self.may_stand", "self.may_stand"),
+        ("elections", "message.term == self.current_term + 1 and self.may_stand", "self.may_stand"),
     ),
     mutant(
         "stepping down clears the vote",
         test_4_stepping_down_within_a_term_keeps_the_vote,
         (
-            "raft",
+            "elections",
             '"""Within the term: the vote stays. **(stricter, PROTOCOL 4)**"""\n',
             "self.voted_for = None\n",
         ),
@@ -290,13 +290,13 @@ CASES = [
     mutant(
         "the term is looked at before the lease",
         test_4_a_vote_request_that_a_lease_refuses_moves_no_term,
-        ("raft", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
+        ("elections", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
     ),
     mutant(
         "a pre-vote request brings its term",
         test_4_terms_of_pre_votes_are_speculative,
         (
-            "raft",
+            "elections",
             "        self._promise(sender, PreVote(",
             "        self._learn_term(message.term, link)\n        self._promise(sender, PreVote(",
         ),
@@ -304,13 +304,13 @@ CASES = [
     mutant(
         "a granted pre-vote brings its term",
         test_4_terms_of_pre_votes_are_speculative,
-        ("raft", "        if not message.granted:\n", "        if True:\n"),
+        ("elections", "        if not message.granted:\n", "        if True:\n"),
     ),
     mutant(
         "a denied pre-vote brings no term",
         test_4_a_denied_pre_vote_brings_its_term,
         (
-            "raft",
+            "elections",
             "        if not message.granted:\n            self._learn_term(message.term, link)",
             "        if not message.granted:\n            pass",
         ),
@@ -318,23 +318,23 @@ CASES = [
     mutant(
         "a leader's message is anybody's",
         test_5_1_a_leaders_message_is_the_senders_or_nothing,
-        ("raft", "        if sender != leader_id:\n", "        if False:\n"),
+        ("following", "        if sender != leader_id:\n", "        if False:\n"),
     ),
     mutant(
         "the commit index may be our last",
         test_5_1_the_commit_index_stays_within_the_message,
-        ("raft", "min(message.leader_commit, end)", "min(message.leader_commit, self.log.last_index)"),
+        ("following", "min(message.leader_commit, end)", "min(message.leader_commit, self.log.last_index)"),
     ),
     mutant(
         "the last index is acknowledged",
         test_5_3_what_is_acknowledged_is_verified_not_the_last_index,
-        ("raft", "index = min(self.verified_index, self._durability.index)", "index = self._durability.index"),
+        ("following", "index = min(self.verified_index, self._durability.index)", "index = self._durability.index"),
     ),
     mutant(
         "what was verified outlives its term",
         test_5_3_what_is_acknowledged_is_verified_not_the_last_index,
         (
-            "raft",
+            "elections",
             "        self.verified_index = 0\n        self._leader_round = None\n        self._promises",
             "        self._leader_round = None\n        self._promises",
         ),

@@ -224,7 +224,7 @@ CASES = [
     mutant(
         "a restart takes its log as committed",
         test_7_a_restart_begins_at_the_stored_state,
-        ("raft", "self.commit_index = log.boundary_index", "self.commit_index = log.last_index"),
+        ("core", "self.commit_index = log.boundary_index", "self.commit_index = log.last_index"),
     ),
     mutant(
         "a founder leads term 0",
@@ -234,13 +234,13 @@ CASES = [
     mutant(
         "a single voter goes on in its term",
         test_8_a_founder_leads_again_in_a_new_term_only,
-        ("raft", "self._adopt_term(self.current_term + 1)", "self._adopt_term(self.current_term)"),
+        ("elections", "self._adopt_term(self.current_term + 1)", "self._adopt_term(self.current_term)"),
     ),
     mutant(
         "the leader's voters don't change on append",
         test_8_the_voters_in_force_change_on_append,
         (
-            "raft",
+            "core",
             "            self._voters.appended(index, line)\n        self._follow_membership()",
             "            pass\n        self._follow_membership()",
         ),
@@ -249,7 +249,7 @@ CASES = [
         "a follower's voters don't change on append",
         test_8_the_voters_in_force_change_on_append,
         (
-            "raft",
+            "following",
             "                self._voters.appended(index, line)\n            return True",
             "                pass\n            return True",
         ),
@@ -257,13 +257,13 @@ CASES = [
     mutant(
         "voters don't roll back",
         test_8_the_voters_in_force_roll_back_on_truncation,
-        ("raft", "        self._voters.truncated_from(index)\n", ""),
+        ("following", "        self._voters.truncated_from(index)\n", ""),
     ),
     mutant(
         "voters don't come from the log's tail at start",
         test_8_the_voters_in_force_roll_back_on_truncation,
         (
-            "raft",
+            "core",
             "            self._voters.appended(index, line)\n        self._enter_standing",
             "            pass\n        self._enter_standing",
         ),
@@ -276,12 +276,12 @@ CASES = [
     mutant(
         "several voter changes at a time",
         test_8_one_voter_change_at_a_time,
-        ("raft", "return self._voters.newest_change() > self.commit_index or", "return"),
+        ("core", "return self._voters.newest_change() > self.commit_index or", "return"),
     ),
     mutant(
         "voter changes before the NOOP",
         test_8_no_voter_change_before_an_entry_of_the_own_term_is_committed,
-        ("raft", " or self.commit_index < self.leadership.first_index", ""),
+        ("core", " or self.commit_index < self.leadership.first_index", ""),
     ),
     mutant(
         "any voter change",
@@ -316,7 +316,7 @@ CASES = [
         "a stalled node stands",
         test_10_it_does_not_win_an_election_until_its_disk_moves,
         (
-            "raft",
+            "core",
             "if self.standing is not Standing.MEMBER or self.disk_stalled:",
             "if self.standing is not Standing.MEMBER:",
         ),

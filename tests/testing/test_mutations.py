@@ -13,7 +13,7 @@ import pytest
 
 from raftfast.cluster import snapshot as cluster_snapshot
 from raftfast.config import Config
-from raftfast.consensus import raft as raft_module
+from raftfast.consensus import elections, raft
 from raftfast.consensus.durability import Durability
 from raftfast.consensus.leading import Leadership
 from raftfast.consensus.promises import Promises
@@ -95,7 +95,7 @@ def votes_are_granted_twice_in_a_term(monkeypatch: pytest.MonkeyPatch) -> None:
             raft.voted_for = None
         real(raft, sender, message, link)
 
-    monkeypatch.setitem(raft_module._HANDLERS, raft_module.VoteRequest, forgetful)
+    monkeypatch.setattr(Raft, "_on_vote_request", forgetful)
 
 
 @mutation
@@ -117,7 +117,8 @@ def the_own_vote_counts_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) ->
 
 @mutation
 def half_is_a_majority(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raft_module, "is_majority", lambda voters, yes: 2 * len(voters & yes) >= len(voters))
+    for module in (elections, raft):
+        monkeypatch.setattr(module, "is_majority", lambda voters, yes: 2 * len(voters & yes) >= len(voters))
 
 
 @mutation
@@ -190,7 +191,7 @@ def a_follower_commits_its_own_tail(monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(raft: Raft, sender: str, message: Any, link: int | None) -> None:
         commit(real(raft, sender, message, link), raft, sender, message, link)
 
-    monkeypatch.setitem(raft_module._HANDLERS, raft_module.AppendEntries, handler)
+    monkeypatch.setattr(Raft, "_on_append_entries", handler)
 
 
 @mutation

@@ -3,9 +3,10 @@
 Floor 2. No clock, socket, file, thread, log or randomness of its own anywhere in this folder.
 """
 
+from .core import RandomSource, Standing
 from .pending import Pending, Proposal
 from .progress import Progress, ProgressState
-from .raft import Raft, RandomSource, Standing
+from .raft import Raft
 from .update import Installed, Send, Update
 
 __all__ = [
