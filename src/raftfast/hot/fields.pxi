@@ -19,7 +19,7 @@ cdef extern from "structmember.h":
 
 cdef extern from "Python.h":
     object raw_instance "_PyObject_GC_New"(type kind)
-    void PyObject_GC_Track(void *value) noexcept
+    object zeroed_instance "PyType_GenericAlloc"(type kind, Py_ssize_t items)
 
 
 cdef struct Layout:
@@ -32,7 +32,7 @@ cdef Layout layout_of(object kind) except *:
     """How instances of a class are laid out that have fields in slots and nothing else."""
     cdef Layout layout
     cdef Py_ssize_t least = object.__basicsize__, count = len(kind.__dataclass_fields__)
-    if kind.__basicsize__ != least + count * sizeof(PyObject *) or kind.__itemsize__ or kind.__flags__ & (1 << 14) == 0:
+    if kind.__basicsize__ != least + count * <Py_ssize_t>sizeof(PyObject *) or kind.__itemsize__:
         raise ImportError(f"{kind.__name__} has more to it than {count} slots")
     Py_INCREF(kind)
     layout.kind = <PyObject *>kind
@@ -42,8 +42,14 @@ cdef Layout layout_of(object kind) except *:
 
 
 cdef inline object new_instance(Layout *layout):
-    """A new instance with no field set, which the cyclic collector does not see until PyObject_GC_Track."""
-    cdef object made = raw_instance(<type>layout.kind)
+    """A new instance with no field set. The cyclic collector does not see it: use it where no field leads back to it.
+
+    CPython does the same by itself with tuples and dicts of such values; thousands of instances are slow to visit.
+    """
+    cdef object made
+    if layout.size == 0:
+        return zeroed_instance(<type>layout.kind, 0)  # a class without fields is none of the collector's
+    made = raw_instance(<type>layout.kind)
     memset(<char *><PyObject *>made + layout.first, 0, layout.size)
     return made
 
@@ -68,3 +74,8 @@ cdef inline void put(object instance, Py_ssize_t place, object value) noexcept:
     """As `give`, with a reference of the instance's own."""
     Py_INCREF(value)
     give(instance, place, <PyObject *>value)
+
+
+cdef inline PyObject *field_of(object instance, Py_ssize_t place) noexcept:
+    """A field of an instance, a borrowed reference; NULL where it is not set."""
+    return (<PyObject **>(<char *><PyObject *>instance + place))[0]

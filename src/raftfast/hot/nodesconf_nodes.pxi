@@ -204,9 +204,6 @@ cdef Column *new_column(Cursor run) except? NULL:
     return column
 
 
-# Records and their slots are kept out of the cyclic collector's sight, as it does by itself with tuples of ints: what
-# they hold (str, int, tuples of ints, a dict of str) leads back to nothing, and thousands of them are slow to visit.
-
 cdef inline tuple slots_of(NodeLine *node):
     cdef int place
     cdef tuple ranges, pair
@@ -215,7 +212,7 @@ cdef inline tuple slots_of(NodeLine *node):
     ranges = PyTuple_New(node.range_count)
     for place in range(node.range_count):
         pair = (node.firsts[place], node.lasts[place])
-        PyObject_GC_UnTrack(<void *>pair)
+        PyObject_GC_UnTrack(<void *>pair)  # of ints: the collector would do the same on its first visit
         Py_INCREF(pair)  # SET_ITEM takes over a reference
         PyTuple_SET_ITEM(ranges, place, pair)
     PyObject_GC_UnTrack(<void *>ranges)

@@ -18,12 +18,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_CheckExact
-from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_TYPE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from raftfast.errors import ProtocolError
 from raftfast.messages import (
@@ -97,9 +97,14 @@ __all__ = [
 ]
 
 cdef extern from "Python.h":
-    object PyType_GenericAlloc(type kind, Py_ssize_t items)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 greatest)
     void *PyUnicode_DATA(object text)
+    # New references, handed over as they are: no count is touched between the maker and the owner.
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    void tuple_give "PyTuple_SET_ITEM"(tuple target, Py_ssize_t at, PyObject *value) noexcept
+    bint is_bytes "PyBytes_CheckExact"(PyObject *value) noexcept
+    char *bytes_data "PyBytes_AS_STRING"(PyObject *value) noexcept
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *value) noexcept
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     bint PyUnicode_CheckExact(object value)
@@ -118,12 +123,16 @@ cdef enum:
     MOST_NUMBER_DIGITS = 20
     LEAST_ENTRY_BYTES = 5  # b"0 APP"
     MOST_TYPE_BYTES = 14
+    ID_BYTES = 40
+    HEAD_BYTES = 16
+    COUNTED_AT_ONCE = 240  # below 256, so that a count of them fits a byte
 
 cdef uint64_t MOST_FRAME_BYTES = 0xFFFFFFFF
 cdef Py_ssize_t MAX_ENTRY_BYTES = _MAX_ENTRY_BYTES
 cdef bytes MAGIC = b"RAFT"
 
 
+include "fields.pxi"
 include "wire_forms.pxi"
 include "wire_decode.pxi"
 include "wire_encode.pxi"

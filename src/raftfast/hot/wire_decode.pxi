@@ -43,7 +43,7 @@ cdef object read_fields(_Form form, Span line, uint64_t *numbers):
     cdef Span token
     cdef int i
     cdef const char *kinds = form.kinds
-    message = PyType_GenericAlloc(form.message, 0)
+    message = new_instance(&form.layout)
     for i in range(form.count):
         if take_token(&line, &token):
             value = read_field(kinds[i], token, &numbers[i])
@@ -54,7 +54,7 @@ cdef object read_fields(_Form form, Span line, uint64_t *numbers):
         else:
             value = absent(kinds[i])
         if kinds[i] != b"n":
-            put(message, <object>PyTuple_GET_ITEM(form.slots, i), value)
+            put(message, form.places[i], value)
     return message
 
 
@@ -116,7 +116,8 @@ cdef int decode_raw(_Form form, object message, Span data, uint64_t *numbers) ex
         put(message, _channel, bytes_of(channel))
     elif form.shape == MODULE and numbers[2] != there:
         raise form.error("len is not that of the bytes")
-    return put(message, form.data, bytes_of(data))
+    give(message, form.data, new_bytes(<const char *>data.at, size_of(data)))
+    return 0
 
 
 cdef object decode_offsets(_Form form, Span line):
@@ -138,22 +139,12 @@ cdef object decode_offsets(_Form form, Span line):
     return ReplOffsets(tuple(offsets))
 
 
-cdef Py_ssize_t count_bytes(Span span, int byte) noexcept nogil:
-    cdef Py_ssize_t count = 0
-    cdef const uint8_t *found = find(span, byte)
-    while found != NULL:
-        count += 1
-        span.at = found + 1
-        found = find(span, byte)
-    return count
-
-
 # Entries.
 
 cdef object decode_entry(_Form form, Span line, const uint8_t *blank, bint second_line):
     """PROPOSE and REJECT: the rest of the line is the entry, blanks and all."""
     cdef Span token, entry
-    message = PyType_GenericAlloc(form.message, 0)
+    message = new_instance(&form.layout)
     if form.shape == REJECTED_ENTRY:
         if blank == NULL:
             raise form.error("reason is missing")
@@ -191,7 +182,8 @@ cdef int decode_entries(_Form form, object message, Span body, bint has_body, ui
         raise form.error("count is not the number of entry lines")
     if not has_body:
         put(message, _terms, ())
-        return put(message, _lines, ())
+        put(message, _lines, ())
+        return 0
     # Bounds what a body of nothing but newlines makes us allocate. The sums are of sizes in memory.
     if there > <uint64_t>((size_of(body) + 1) // (LEAST_ENTRY_BYTES + 1)):
         raise form.error("an entry line without term and type")
@@ -202,56 +194,61 @@ cdef int read_lines(
     _Form form, object message, Span body, Py_ssize_t count, uint64_t least, uint64_t most
 ) except -1:
     """Fills `terms` and `lines`. `count` is the number of lines that are there, seen and not announced."""
-    cdef Span line, head, token, entry, kind
-    cdef Py_ssize_t position, size, head_size = 0
+    cdef Span line
+    cdef Head head
+    cdef Py_ssize_t position
     cdef const uint8_t *newline
     cdef uint64_t term = least
     cdef object term_object = None
     cdef tuple terms = PyTuple_New(count), lines = PyTuple_New(count)
-    head.at = head.end = body.at
+    put(message, _terms, terms)
+    put(message, _lines, lines)
+    set_head(&head, body.at, 0)
     for position in range(count):
         newline = find(body, 10)
         line.at = body.at
         line.end = body.end if newline == NULL else newline
         body.at = body.end if newline == NULL else newline + 1
-        size = size_of(line)
-        if size > MAX_ENTRY_BYTES:
+        if size_of(line) > MAX_ENTRY_BYTES:
             raise form.error(f"entry {position} is longer than {MAX_ENTRY_BYTES} bytes")
-        # Most lines begin with the same term and type as the line before, then a blank and data: those are good.
-        head_size = size_of(head)
-        if head_size and size - head_size > 1 and line.at[head_size] == 32 and memcmp(
-            line.at, head.at, head_size
-        ) == 0:
-            kept = bytes_of(line)
+        if is_like(&head, line.at, size_of(line)):
+            tuple_give(lines, position, new_bytes(<const char *>line.at, size_of(line)))
         else:
-            token.at = line.at
-            token.end = find(line, 32)
-            if token.end == NULL:
-                raise form.error(f"entry {position} is not a term and a type")
             least = term
-            if not read_number(token, &term):
-                raise form.error(f"the term of entry {position} {wrong(b'u')}")
-            check_term(form, position, term, least, most)
+            kept = read_line(form, position, line, least, most, &term, &head)
+            Py_INCREF(kept)
+            tuple_give(lines, position, <PyObject *>kept)
             if term != least or term_object is None:
                 term_object = PyLong_FromUnsignedLongLong(term)
-            entry.at = token.end + 1  # the blank was in the line
-            entry.end = line.end
-            kind = type_span(entry)
-            if is_kept(entry, kind):
-                head.at = line.at
-                head.end = kind.end
-                kept = bytes_of(line)
-            else:
-                head.at = head.end  # it may be of an earlier term: no line is compared with it any more
-                kept = kept_line(line.at, entry, kind)
-                if kept is None:
-                    raise form.error(f"entry {position} has an unknown type")
-        Py_INCREF(term_object)  # SET_ITEM takes over a reference
-        PyTuple_SET_ITEM(terms, position, term_object)
-        Py_INCREF(kept)
-        PyTuple_SET_ITEM(lines, position, kept)
-    put(message, _terms, terms)
-    return put(message, _lines, lines)
+        Py_INCREF(term_object)
+        tuple_give(terms, position, <PyObject *>term_object)
+    return 0
+
+
+cdef bytes read_line(
+    _Form form, Py_ssize_t position, Span line, uint64_t least, uint64_t most, uint64_t *term, Head *head
+):
+    """An entry line, as it is kept. `head` becomes what a like line begins with."""
+    cdef Span token, entry, kind
+    cdef bytes kept
+    token.at = line.at
+    token.end = find(line, 32)
+    if token.end == NULL:
+        raise form.error(f"entry {position} is not a term and a type")
+    if not read_number(token, term):
+        raise form.error(f"the term of entry {position} {wrong(b'u')}")
+    check_term(form, position, term[0], least, most)
+    entry.at = token.end + 1  # the blank was in the line
+    entry.end = line.end
+    kind = type_span(entry)
+    if is_kept(entry, kind):
+        set_head(head, line.at, kind.end - line.at)
+        return bytes_of(line)
+    set_head(head, line.at, 0)  # it may be of an earlier term: no line is compared with it any more
+    kept = kept_line(line.at, entry, kind)
+    if kept is None:
+        raise form.error(f"entry {position} has an unknown type")
+    return kept
 
 
 cdef inline int check_term(_Form form, Py_ssize_t position, uint64_t term, uint64_t least, uint64_t most) except -1:

@@ -44,13 +44,20 @@ cdef inline bint as_number(object value, uint64_t *number) noexcept:
     return True
 
 
+cdef inline bint is_ascii(object value, Span *span) noexcept:
+    """Whether `value` is a str of ASCII; then `span` is its bytes, which it owns."""
+    if not PyUnicode_CheckExact(value) or not PyUnicode_IS_ASCII(value):
+        return False
+    span.at = <const uint8_t *>PyUnicode_DATA(value)
+    span.end = span.at + PyUnicode_GET_LENGTH(value)
+    return True
+
+
 cdef bytes text_bytes(object value):
     """The bytes whose text is `value`; None where there are none."""
     cdef bytes token
     if not PyUnicode_CheckExact(value):
         return None
-    if PyUnicode_IS_ASCII(value):
-        return PyBytes_FromStringAndSize(<const char *>PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value))
     try:
         token = (<str>value).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -61,6 +68,7 @@ cdef bytes text_bytes(object value):
 cdef bint write_field(Heading *heading, char kind, object value, uint64_t *number) except -1:
     """Writes a value as a token, a blank before it; false where it is not of the kind. `number` as in read_field."""
     cdef bytes token
+    cdef Span span
     if kind == b"u" or kind == b"r" or kind == b"y":
         if not as_number(value, number) or (kind == b"y" and number[0] > 255):
             return False
@@ -84,12 +92,17 @@ cdef bint write_field(Heading *heading, char kind, object value, uint64_t *numbe
         if not PyLong_CheckExact(value) or not -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
             return False
         token = b"%d" % value
+        span = span_of(token)
     else:
-        token = text_bytes(value)
-        if token is None or not is_text(kind, span_of(token)):
+        if not is_ascii(value, &span):
+            token = text_bytes(value)
+            if token is None:
+                return False
+            span = span_of(token)
+        if not is_text(kind, span):
             return False
     write(heading, b" ", 1)
-    write(heading, PyBytes_AS_STRING(token), PyBytes_GET_SIZE(token))
+    write(heading, span.at, size_of(span))
     return True
 
 
@@ -98,7 +111,7 @@ cdef int write_fields(_Form form, object message, Heading *heading, uint64_t *nu
     cdef int i
     cdef const char *kinds = form.kinds
     for i in range(form.count):
-        value = None if kinds[i] == b"n" else get(message, <object>PyTuple_GET_ITEM(form.slots, i))
+        value = None if kinds[i] == b"n" else get(message, form.places[i], form.names[i])
         if i >= form.required and left_out(kinds[i], value):
             break
         if not write_field(heading, kinds[i], value, &numbers[i]):
@@ -113,9 +126,9 @@ cdef inline bint left_out(char kind, object value) noexcept:
     return value is False if kind == b"t" else value is None
 
 
-cdef inline bytes raw_field(_Form form, object message, object slot, str name):
+cdef inline bytes raw_field(_Form form, object message, Py_ssize_t place, str name):
     """A field that goes out as it is."""
-    value = get(message, slot)
+    value = get(message, place, name)
     if not PyBytes_CheckExact(value):
         raise form.error(f"{name} is not bytes")
     return value
@@ -176,9 +189,7 @@ cdef bytes encode_raw(_Form form, object message, const uint8_t *start, Heading 
     cdef uint64_t size
     if form.shape == CHANNEL:
         channel = raw_field(form, message, _channel, "channel")
-        data = raw_field(form, message, form.data, "message")
-    else:
-        data = raw_field(form, message, form.data, "data")
+    data = raw_field(form, message, form.data, form.data_name)
     size = <uint64_t>PyBytes_GET_SIZE(data)
     if form.shape == PIECE:
         numbers[5] = size
@@ -196,11 +207,11 @@ cdef bytes encode_raw(_Form form, object message, const uint8_t *start, Heading 
 
 cdef bytes encode_entry(_Form form, object message, const uint8_t *start, Heading *heading):
     """PROPOSE and REJECT."""
-    cdef bytes line = raw_field(form, message, form.data, "entry")
+    cdef bytes line = raw_field(form, message, form.data, form.data_name)
     cdef Span entry = span_of(line), nothing
     cdef uint64_t number
     nothing.at = nothing.end = start
-    if form.shape == REJECTED_ENTRY and not write_field(heading, b"x", get(message, _reason), &number):
+    if form.shape == REJECTED_ENTRY and not write_field(heading, b"x", get(message, _reason, "reason"), &number):
         raise form.error(f"reason {wrong(b'x')}")
     if size_of(entry) > MAX_ENTRY_BYTES:
         raise form.error(f"entry is longer than {MAX_ENTRY_BYTES} bytes")
@@ -242,52 +253,104 @@ cdef bytes offset_tokens(_Form form, object message):
 
 
 cdef bytes encode_entries(_Form form, object message, const uint8_t *start, Heading *heading, uint64_t *numbers):
-    """AE: every line is checked and measured first, then all are copied into one object."""
-    cdef tuple lines
+    """AE: every line is measured and checked first, then all are copied into one object."""
+    cdef tuple terms, lines
     cdef bytes whole
-    cdef uint64_t length
-    cdef uint8_t *at
-    cdef Py_ssize_t position, size
-    terms_object = get(message, _terms)
-    lines_object = get(message, _lines)
+    cdef uint64_t length = <uint64_t>0
+    cdef Span body
+    cdef bint usual = False
+    terms_object = get(message, _terms, "terms")
+    lines_object = get(message, _lines, "lines")
     if not PyTuple_CheckExact(terms_object) or not PyTuple_CheckExact(lines_object) or len(
         <tuple>terms_object
     ) != len(<tuple>lines_object):
         raise form.error("terms and lines are not two tuples of one length")
-    lines = <tuple>lines_object
+    terms, lines = <tuple>terms_object, <tuple>lines_object
     numbers[5] = <uint64_t>len(lines)
     write_fields(form, message, heading, numbers)
     if numbers[3] > numbers[1]:
         raise form.error("prev_log_term is above term")
-    # check_lines gives at most 2^32, the heading is short.
-    length = check_lines(form, <tuple>terms_object, lines, numbers[3], numbers[1]) + <uint64_t>(heading.at - start)
+    if len(lines) > 1:
+        check_lines(form, terms, lines, 1, numbers[3], numbers[1])
+        usual = are_like_first(terms, lines, &length)
+    if not usual:
+        length = check_lines(form, terms, lines, len(lines), numbers[3], numbers[1])
+    length += <uint64_t>(heading.at - start)  # at most 2^32, the heading is short
     if length > MOST_FRAME_BYTES:
         raise form.error("longer than a frame can be")
     whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
-    at = <uint8_t *>PyBytes_AS_STRING(whole)
-    memcpy(at, start, heading.at - start)
-    put_length(at, <uint32_t>length)
-    at += heading.at - start
-    # Fills exactly what check_lines measured: the lines are immutable and were all checked to be bytes.
-    for position in range(len(lines)):
-        line = <object>PyTuple_GET_ITEM(lines, position)
-        size = PyBytes_GET_SIZE(line)
-        at[0] = 10
-        memcpy(at + 1, PyBytes_AS_STRING(line), size)
-        at += size + 1
+    body = span_of(whole)
+    put_length(<uint8_t *>start, <uint32_t>length)
+    memcpy(<uint8_t *>body.at, start, heading.at - start)
+    body.at += heading.at - start
+    # Fills exactly what was measured: the lines are immutable and were all checked to be bytes.
+    put_lines(<uint8_t *>body.at, lines)
+    if usual and find(body, 10) != NULL:
+        check_lines(form, terms, lines, len(lines), numbers[3], numbers[1])
+        raise SystemError("a newline in no entry")
+    put_newlines(<uint8_t *>body.at, lines)
     return whole
 
 
-cdef uint64_t check_lines(_Form form, tuple terms, tuple lines, uint64_t least, uint64_t most) except? 0:
-    """How many bytes the lines take, a newline before each; raises where one is wrong."""
+cdef bint are_like_first(tuple terms, tuple lines, uint64_t *length) noexcept:
+    """Whether all lines have the first one's term and type, then a blank and data; `length` is that of all, a byte
+    before each. The first was checked. A newline in one is not looked for here: that is done in all of them at once.
+    """
+    cdef Head head
+    cdef Span first, entry
+    cdef Py_ssize_t position, size, count = len(lines)
+    cdef PyObject *term = PyTuple_GET_ITEM(terms, 0)
+    cdef PyObject *line = PyTuple_GET_ITEM(lines, 0)
+    cdef uint64_t total = <uint64_t>bytes_size(line) + 1
+    first.at = <const uint8_t *>bytes_data(line)
+    first.end = first.at + bytes_size(line)
+    entry = first
+    entry.at = find(first, 32) + 1  # the first was checked: there is a blank behind its term
+    set_head(&head, first.at, type_span(entry).end - first.at)
+    for position in range(1, count):
+        line = PyTuple_GET_ITEM(lines, position)
+        if PyTuple_GET_ITEM(terms, position) != term or not is_bytes(line):
+            return False
+        size = bytes_size(line)
+        if size > MAX_ENTRY_BYTES or not is_like(&head, <const uint8_t *>bytes_data(line), size):
+            return False
+        total += <uint64_t>size + 1  # of sizes in memory: far from 2^64
+    length[0] = total
+    return total <= MOST_FRAME_BYTES
+
+
+cdef inline void put_lines(uint8_t *at, tuple lines) noexcept:
+    """Copies the lines, a byte before each that is no newline."""
+    cdef Py_ssize_t position
+    cdef PyObject *line
+    for position in range(len(lines)):
+        line = PyTuple_GET_ITEM(lines, position)
+        at[0] = 0
+        memcpy(at + 1, bytes_data(line), bytes_size(line))
+        at += bytes_size(line) + 1
+
+
+cdef inline void put_newlines(uint8_t *at, tuple lines) noexcept:
+    """Puts a newline before each of the lines that `put_lines` copied."""
+    cdef Py_ssize_t position
+    for position in range(len(lines)):
+        at[0] = 10
+        at += bytes_size(PyTuple_GET_ITEM(lines, position)) + 1
+
+
+cdef uint64_t check_lines(
+    _Form form, tuple terms, tuple lines, Py_ssize_t count, uint64_t least, uint64_t most
+) except? 0:
+    """How many bytes the first `count` lines take, a newline before each; raises where one is wrong."""
     cdef uint64_t size = 0, term = least
     cdef uint8_t prefix[MOST_NUMBER_DIGITS + 1]
-    cdef Py_ssize_t position, prefix_size = 0, head_size
-    cdef Span line, head, entry
+    cdef Py_ssize_t position, prefix_size = 0
+    cdef Span line, entry
+    cdef Head head
     cdef PyObject *seen = NULL  # the term object whose digits are in `prefix`; only compared, never followed
     cdef PyObject *term_object
-    head.at = head.end = NULL
-    for position in range(len(lines)):
+    set_head(&head, NULL, 0)
+    for position in range(count):
         line_object = <object>PyTuple_GET_ITEM(lines, position)
         term_object = PyTuple_GET_ITEM(terms, position)
         if not PyBytes_CheckExact(line_object):
@@ -305,15 +368,8 @@ cdef uint64_t check_lines(_Form form, tuple terms, tuple lines, uint64_t least, 
                 prefix_size = digits_of(term, prefix)
                 prefix[prefix_size] = 32
                 prefix_size += 1
-                head.at = head.end
-        # As in read_lines: the same term and type as the line before, then a blank and data, is good.
-        head_size = size_of(head)
-        if (
-            head_size == 0
-            or size_of(line) - head_size < 2
-            or line.at[head_size] != 32
-            or memcmp(line.at, head.at, head_size) != 0
-        ):
+                set_head(&head, NULL, 0)
+        if not is_like(&head, line.at, size_of(line)):
             if size_of(line) < prefix_size or memcmp(line.at, prefix, prefix_size) != 0:
                 raise form.error(f"entry {position} does not begin with its term")
             if find(line, 10) != NULL:
@@ -321,8 +377,7 @@ cdef uint64_t check_lines(_Form form, tuple terms, tuple lines, uint64_t least, 
             entry.at = line.at + prefix_size
             entry.end = line.end
             check_kept(form, f"entry {position}", entry)
-            head.at = line.at
-            head.end = type_span(entry).end
+            set_head(&head, line.at, type_span(entry).end - line.at)
         elif find(line, 10) != NULL:
             raise form.error(f"entry {position} holds a newline")
         size += <uint64_t>size_of(line) + 1

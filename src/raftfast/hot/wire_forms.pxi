@@ -58,6 +58,24 @@ cdef inline Span span_of(bytes data) noexcept:
     return span
 
 
+cdef Py_ssize_t count_bytes(Span span, uint8_t byte) noexcept nogil:
+    """How many times `byte` stands in the span."""
+    cdef Py_ssize_t count = 0
+    cdef uint8_t part
+    cdef int i
+    while size_of(span) >= COUNTED_AT_ONCE:
+        # In bytes, and so 16 a step: a part can't pass 255.
+        part = 0
+        for i in range(COUNTED_AT_ONCE):
+            part += span.at[i] == byte
+        count += part
+        span.at += COUNTED_AT_ONCE
+    while span.at != span.end:
+        count += span.at[0] == byte
+        span.at += 1
+    return count
+
+
 cdef inline bytes bytes_of(Span span):
     return PyBytes_FromStringAndSize(<const char *>span.at, size_of(span))
 
@@ -106,15 +124,14 @@ cdef inline bint read_signed(Span token, int64_t *number) noexcept nogil:
 
 
 cdef inline bint is_id(Span token) noexcept nogil:
-    cdef uint8_t byte
-    if size_of(token) != 40:
+    cdef uint8_t wrong = 0
+    cdef int i
+    if size_of(token) != ID_BYTES:
         return False
-    while token.at != token.end:
-        byte = token.at[0]
-        if <uint8_t>(byte - 97) > 25 and <uint8_t>(byte - 48) > 9:
-            return False
-        token.at += 1
-    return True
+    # Without a way out in between, and so 16 bytes a step.
+    for i in range(ID_BYTES):
+        wrong |= (<uint8_t>(token.at[i] - 97) > 25) & (<uint8_t>(token.at[i] - 48) > 9)
+    return wrong == 0
 
 
 cdef inline bint is_address(Span token) noexcept nogil:
@@ -182,19 +199,21 @@ cdef enum Shape:
 cdef class _Form:
     """A verb's shape. `kinds` has a letter a token: i id, a address, c cluster, m status, u number, s signed number,
     y byte, b boolean, t the word transfer, r round; n a length or count that is no field of the message. Those from
-    `required` on may be absent. `slots` are the class's member descriptors, None for n.
+    `required` on may be absent. `places` say where the fields stand in a message, and nothing for n.
     """
 
     cdef bytes verb
     cdef Span verb_span  # into `verb`
     cdef type message
+    cdef Layout layout
     cdef bytes kinds
     cdef int count
     cdef int required
     cdef Shape shape
     cdef tuple names
-    cdef tuple slots
-    cdef object data  # the slot of the raw bytes, or None
+    cdef Py_ssize_t places[MOST_FIELDS]
+    cdef Py_ssize_t data  # the place of the raw bytes; 0 where there are none
+    cdef str data_name
 
     def __init__(self, verb, message, shape=TOKENS, kinds=b"", names="", required=-1, data=None):
         self.verb = verb
@@ -205,10 +224,12 @@ cdef class _Form:
         self.count = len(kinds)
         self.required = self.count if required < 0 else required
         self.names = tuple(names.split())
-        self.slots = tuple(
-            None if kind == ord("n") else getattr(message, name) for kind, name in zip(kinds, self.names, strict=True)
-        )
-        self.data = None if data is None else getattr(message, data)
+        self.layout = layout_of(message)
+        for i, name in enumerate(self.names):
+            if kinds[i] != ord("n"):
+                self.places[i] = field_place(message, name)
+        self.data_name = data
+        self.data = 0 if data is None else field_place(message, data)
 
     cdef object error(self, str reason):
         return ProtocolError(f"{self.verb.decode()}: {reason}")
@@ -254,10 +275,10 @@ cdef tuple _FORMS = (
     _Form(b"MODULE", Module, MODULE, b"uyn", "module_id type len", data="data"),
 )
 cdef dict _BY_CLASS = {(<_Form>form).message: form for form in _FORMS}
-cdef object _terms = AppendEntries.terms
-cdef object _lines = AppendEntries.lines
-cdef object _channel = Publish.channel
-cdef object _reason = Reject.reason
+cdef Py_ssize_t _terms = field_place(AppendEntries, "terms")
+cdef Py_ssize_t _lines = field_place(AppendEntries, "lines")
+cdef Py_ssize_t _channel = field_place(Publish, "channel")
+cdef Py_ssize_t _reason = field_place(Reject, "reason")
 
 
 cdef _Form form_of(Span verb):
@@ -280,13 +301,10 @@ cdef inline uint8_t upper_case(uint8_t byte) noexcept nogil:
     return byte - 32 if 97 <= byte <= 122 else byte
 
 
-cdef inline int put(object message, object slot, object value) except -1:
-    """Sets a field of a new message: a frozen class refuses assignment, its slot does not."""
-    return Py_TYPE(slot).tp_descr_set(slot, message, value)
-
-
-cdef inline object get(object message, object slot):
-    return Py_TYPE(slot).tp_descr_get(slot, message, <object>Py_TYPE(message))
+cdef inline object get(object message, Py_ssize_t place, str name):
+    """A field of a message of the class whose place it is."""
+    cdef PyObject *value = field_of(message, place)
+    return getattr(message, name) if value == NULL else <object>value  # where it was never set, getattr says so
 
 
 # Entry types.
@@ -353,3 +371,43 @@ cdef bytes kept_line(const uint8_t *start, Span entry, Span kind):
     line = PyBytes_FromStringAndSize(<const char *>start, entry.end - start)
     memcpy(PyBytes_AS_STRING(line) + (kind.at - start), upper, size_of(kind))
     return line
+
+
+# What most lines of a message begin with: the term and the type of the line before, and a blank. Held as two words, so
+# that a line is compared with it in a few instructions, without a call.
+
+cdef struct Head:
+    Py_ssize_t size  # of term and type; 0 where there is no such line
+    const uint8_t *at
+    uint64_t words[2]  # the first bytes, the blank among them, behind `masks`
+    uint64_t masks[2]
+    bint fits  # whether term, type and blank are within the words
+
+
+cdef inline void set_head(Head *head, const uint8_t *at, Py_ssize_t size) noexcept nogil:
+    """Makes the `size` bytes at `at` the head; with 0 no line is like it."""
+    cdef uint8_t masks[HEAD_BYTES]
+    cdef uint8_t start[HEAD_BYTES]
+    head.size = size
+    head.at = at
+    head.fits = 0 < size < HEAD_BYTES
+    if not head.fits:
+        return
+    memset(masks, 0, HEAD_BYTES)
+    memset(masks, 0xFF, size + 1)
+    memset(start, 0, HEAD_BYTES)
+    memcpy(start, at, size)
+    start[size] = 32
+    memcpy(head.words, start, HEAD_BYTES)
+    memcpy(head.masks, masks, HEAD_BYTES)
+
+
+cdef inline bint is_like(Head *head, const uint8_t *at, Py_ssize_t size) noexcept nogil:
+    """Whether the line of `size` bytes at `at` begins with the head and a blank, and has data behind it: it is good."""
+    cdef uint64_t words[2]
+    if size - head.size < 2 or head.size == 0:
+        return False
+    if head.fits and size >= HEAD_BYTES:
+        memcpy(words, at, HEAD_BYTES)
+        return ((words[0] ^ head.words[0]) & head.masks[0] | (words[1] ^ head.words[1]) & head.masks[1]) == 0
+    return at[head.size] == 32 and memcmp(at, head.at, head.size) == 0
