@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from wire_cases import ID, INVALID, MOST, OTHER_ID, VALID, framed, message_of
+from hypothesis import given
+from wire_cases import ID, INVALID, MOST, OTHER_ID, VALID, append_entries, framed, message_of
 
 from raftfast import errors, messages
+from raftfast.hot import nodesconf_c, nodesconf_py
 from raftfast.messages import MAX_ENTRY_BYTES
 
 _by_name = {"ids": lambda vector: vector["name"]}
@@ -434,7 +436,7 @@ def test_entry_lines_as_they_are_kept(wire: ModuleType) -> None:
         b"1 APP x",
         b"1 APP ",
         b"1 APP",
-        b"1 Node_Fail  y ",
+        b"1 Node_Fail y",
         b"2 NOOP",
         b"2 NOOP",
         b"2 APP \x00\xff \r",
@@ -445,7 +447,7 @@ def test_entry_lines_as_they_are_kept(wire: ModuleType) -> None:
         b"1 APP x",
         b"1 APP",
         b"1 APP",
-        b"1 NODE_FAIL  y ",
+        b"1 NODE_FAIL y",
         b"2 NOOP",
         b"2 NOOP",
         b"2 APP \x00\xff \r",
@@ -490,6 +492,40 @@ def test_a_batch_with_one_bad_entry_is_refused_whole(wire: ModuleType, lines: li
         assert wire.decode(_ae(lines)).lines == tuple(lines)
     else:
         assert reason in _refused(wire, _ae(lines))
+
+
+STRAYS = [b" x", b"x ", b"x  y", b"  ", b"\x00", b"x\ty", b"x\r", b"x\x0b", b"\x1f", b'"x"', b"x'"]
+
+
+@pytest.mark.parametrize("data", STRAYS)
+@pytest.mark.parametrize("kind", sorted(messages.ENTRY_TYPES - {b"APP"}))
+def test_data_that_nodes_conf_could_not_keep_is_refused(wire: ModuleType, kind: bytes, data: bytes) -> None:
+    """A member that took it could not read its own file any more (NODESCONF 1.7). APP's data is any bytes."""
+    entry = kind + b" " + data
+    for lines in ([b"1 APP x", b"1 " + entry], [b"1 " + kind + b" x", b"1 " + kind.lower() + b" " + data]):
+        assert "entry 1 has data with stray" in _refused(wire, _ae(lines))
+    assert "has data with stray" in _refused(wire, b"PROPOSE " + entry)
+    assert "has data with stray" in _refused(wire, b"REJECT conflict " + entry)
+    for message in (
+        messages.AppendEntries(ID, 9, 5, 0, 5, (9, 9), (b"9 " + kind + b" x", b"9 " + entry)),
+        messages.Propose(entry),
+        messages.Reject("conflict", entry),
+    ):
+        with pytest.raises(wire.ProtocolError, match="has data with stray"):
+            wire.encode(message)
+    app = b"9 APP " + data
+    assert wire.decode(_ae([app])).lines == (app,)
+    assert wire.decode(_ae([b"9 " + kind + b" x\xff y\x7f"])).lines == (b"9 " + kind + b" x\xff y\x7f",)
+
+
+@given(message=append_entries())
+def test_what_the_codec_takes_the_file_takes(message: messages.AppendEntries) -> None:
+    myself = b"%b :7000@17000,,tls-port=0,shard-id=%b myself,master - 0 0 0 connected\n" % (ID.encode(), ID.encode())
+    head = myself + b"vars currentTerm %d lastApplied 0 snapshotTerm 0\n" % message.term
+    for file in (nodesconf_c, nodesconf_py):
+        conf = file.parse(head + file.log_lines(1, message.lines))
+        assert tuple(line for _, _, line in conf.entries) == message.lines
+        assert not conf.torn_tail
 
 
 @pytest.mark.parametrize("line", [b" APP xyz", b"   APP x", b"\x00 APP x", b"APP xyz", b"1\tAPP x", b"-0 APP x"])

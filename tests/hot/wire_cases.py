@@ -59,12 +59,16 @@ addresses = (
     .map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 )
 _data = st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b"\\n"))
+_STRAY = bytes(range(0x21)) + b"\"'"
+_token = st.binary(min_size=1, max_size=12).map(lambda raw: raw.translate(None, _STRAY) or b"x")
+_tokens = st.lists(_token, max_size=5).map(b" ".join)
 
 
 @st.composite
 def entries(draw: st.DrawFn) -> bytes:
-    """`<TYPE>[ <data>]`, as kept."""
-    kind, data = draw(st.sampled_from(sorted(ENTRY_TYPES))), draw(_data)
+    """`<TYPE>[ <data>]`, as kept: APP's data is any bytes, that of the others is tokens."""
+    kind = draw(st.sampled_from(sorted(ENTRY_TYPES)) | st.just(b"APP"))
+    data = draw(_data if kind == b"APP" else _tokens)
     return kind + b" " + data if data else kind
 
 

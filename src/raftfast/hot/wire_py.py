@@ -8,6 +8,7 @@ A change here is a change to `wire_c` too: both have the same surface and refuse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, final
 
@@ -93,6 +94,8 @@ _MOST_ADDRESS_BYTES = 2048
 _MOST_VERB_BYTES = 64
 _LEAST_ENTRY_BYTES = len(b"0 APP")
 _NO_VERB = "a payload without a verb"
+_STRAY = re.compile(rb"[\x00-\x1f\"']|\A | (?= |\Z)")
+_IS_STRAY = "has data with stray blanks, quotes or control bytes"
 _ID_BYTES = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 
 
@@ -331,6 +334,11 @@ def _kept_entry(entry: bytes) -> bytes | None:
     return kind + b" " + data if data else kind
 
 
+def _is_stray(kind: bytes, data: bytes) -> bool:
+    """Whether an entry's data can't be kept in `nodes.conf` (NODESCONF 1.7): only APP's is not tokens."""
+    return kind != b"APP" and _STRAY.search(data) is not None
+
+
 def _read_entry(form: _Form, entry: bytes | None, body: bytes | None) -> bytes:
     if entry is None:
         raise form.error("entry is missing")
@@ -341,6 +349,9 @@ def _read_entry(form: _Form, entry: bytes | None, body: bytes | None) -> bytes:
     kept = _kept_entry(entry)
     if kept is None:
         raise form.error("entry has an unknown type")
+    kind, _, data = kept.partition(b" ")
+    if _is_stray(kind, data):
+        raise form.error(f"entry {_IS_STRAY}")
     return kept
 
 
@@ -354,6 +365,9 @@ def _check_entry(form: _Form, entry: bytes) -> None:
         raise form.error("entry has an unknown type")
     if kept != entry:
         raise form.error("entry is not in the form in which it is kept")
+    kind, _, data = entry.partition(b" ")
+    if _is_stray(kind, data):
+        raise form.error(f"entry {_IS_STRAY}")
 
 
 def _rest(line: bytes, tokens: int) -> bytes | None:
@@ -427,6 +441,8 @@ def _read_lines(
             if kept is None:
                 raise form.error(f"entry {position} has an unknown type")
             lines[position] = token + b" " + kept
+        if len(parts) == 3 and parts[1] != b"APP" and _is_stray(parts[1].upper(), parts[2]):
+            raise form.error(f"entry {position} {_IS_STRAY}")
         terms.append(term)
     return tuple(terms), tuple(lines)
 
@@ -489,6 +505,8 @@ def _check_lines(form: _Form, terms: Sequence[object], lines: Sequence[object], 
             if _kept_entry(line[len(prefix) :]) is None:
                 raise form.error(f"entry {position} has an unknown type")
             raise form.error(f"entry {position} is not in the form in which it is kept")
+        if len(parts) == 3 and parts[1] != b"APP" and _is_stray(parts[1], parts[2]):
+            raise form.error(f"entry {position} {_IS_STRAY}")
         size += len(line) + 1
         if size > _MOST_FRAME_BYTES:
             raise form.error("longer than a frame can be")
