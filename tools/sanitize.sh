@@ -16,7 +16,7 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
 tar -c --exclude='*.so' --exclude='*.egg-info' --exclude=__pycache__ \
-  src tests setup.py pyproject.toml README.md LICENSE | tar -x -C "$copy"
+  src tests fuzz setup.py pyproject.toml README.md LICENSE | tar -x -C "$copy"
 cd "$copy"
 unset RAFTFAST_NO_EXTENSIONS RAFTFAST_PURE_TESTS
 
