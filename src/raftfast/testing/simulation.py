@@ -289,7 +289,7 @@ class Simulation:
         """No fault any more: all nodes run, all links may be made, all disks are quick."""
         self.trace.note(self.timeline.now, 0, "healed")
         self.network.unblock()
-        self.faults = Faults(delay=min(self.faults.delay, 0.01), disk_delay=min(self.faults.disk_delay, 0.005))
+        self.faults = Faults(delay=min(self.faults.delay, 0.002), disk_delay=min(self.faults.disk_delay, 0.001))
         self.network.calm(self.faults)
         with self._watched():
             for node in self.nodes:
