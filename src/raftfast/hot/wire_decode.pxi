@@ -143,7 +143,7 @@ cdef object decode_offsets(_Form form, Span line):
 
 cdef object decode_entry(_Form form, Span line, const uint8_t *blank, bint second_line):
     """PROPOSE and REJECT: the rest of the line is the entry, blanks and all."""
-    cdef Span token, entry
+    cdef Span token, entry, kind
     message = new_instance(&form.layout)
     if form.shape == REJECTED_ENTRY:
         if blank == NULL:
@@ -164,9 +164,12 @@ cdef object decode_entry(_Form form, Span line, const uint8_t *blank, bint secon
     entry.end = line.end
     if size_of(entry) > MAX_ENTRY_BYTES:
         raise form.error(f"entry is longer than {MAX_ENTRY_BYTES} bytes")
-    kept = kept_line(entry.at, entry, type_span(entry))
+    kind = type_span(entry)
+    kept = kept_line(entry.at, entry, kind)
     if kept is None:
         raise form.error("entry has an unknown type")
+    if is_stray(entry, kind):
+        raise form.error(f"entry {IS_STRAY}")
     put(message, form.data, kept)
     return message
 
@@ -241,13 +244,17 @@ cdef bytes read_line(
     entry.at = token.end + 1  # the blank was in the line
     entry.end = line.end
     kind = type_span(entry)
-    if is_kept(entry, kind):
-        set_head(head, line.at, kind.end - line.at)
-        return bytes_of(line)
     set_head(head, line.at, 0)  # it may be of an earlier term: no line is compared with it any more
-    kept = kept_line(line.at, entry, kind)
-    if kept is None:
-        raise form.error(f"entry {position} has an unknown type")
+    if is_kept(entry, kind):
+        if is_app(kind):
+            set_head(head, line.at, kind.end - line.at)
+        kept = bytes_of(line)
+    else:
+        kept = kept_line(line.at, entry, kind)
+        if kept is None:
+            raise form.error(f"entry {position} has an unknown type")
+    if is_stray(entry, kind):
+        raise form.error(f"entry {position} {IS_STRAY}")
     return kept
 
 

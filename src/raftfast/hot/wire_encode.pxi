@@ -226,6 +226,8 @@ cdef int check_kept(_Form form, str what, Span entry) except -1:
     """Raises where an entry is not in the form in which it is kept."""
     cdef Span kind = type_span(entry)
     if is_kept(entry, kind):
+        if is_stray(entry, kind):
+            raise form.error(f"{what} {IS_STRAY}")
         return 0
     if kept_line(entry.at, entry, kind) is None:
         raise form.error(f"{what} has an unknown type")
@@ -293,11 +295,11 @@ cdef bytes encode_entries(_Form form, object message, const uint8_t *start, Head
 
 
 cdef bint are_like_first(tuple terms, tuple lines, uint64_t *length) noexcept:
-    """Whether all lines have the first one's term and type, then a blank and data; `length` is that of all, a byte
+    """Whether all lines have the first one's term and APP, then a blank and data; `length` is that of all, a byte
     before each. The first was checked. A newline in one is not looked for here: that is done in all of them at once.
     """
     cdef Head head
-    cdef Span first, entry
+    cdef Span first, entry, kind
     cdef Py_ssize_t position, size, count = len(lines)
     cdef PyObject *term = PyTuple_GET_ITEM(terms, 0)
     cdef PyObject *line = PyTuple_GET_ITEM(lines, 0)
@@ -306,7 +308,10 @@ cdef bint are_like_first(tuple terms, tuple lines, uint64_t *length) noexcept:
     first.end = first.at + bytes_size(line)
     entry = first
     entry.at = find(first, 32) + 1  # the first was checked: there is a blank behind its term
-    set_head(&head, first.at, type_span(entry).end - first.at)
+    kind = type_span(entry)
+    if not is_app(kind):
+        return False
+    set_head(&head, first.at, kind.end - first.at)
     for position in range(1, count):
         line = PyTuple_GET_ITEM(lines, position)
         if PyTuple_GET_ITEM(terms, position) != term or not is_bytes(line):
@@ -345,7 +350,7 @@ cdef uint64_t check_lines(
     cdef uint64_t size = 0, term = least
     cdef uint8_t prefix[MOST_NUMBER_DIGITS + 1]
     cdef Py_ssize_t position, prefix_size = 0
-    cdef Span line, entry
+    cdef Span line, entry, kind
     cdef Head head
     cdef PyObject *seen = NULL  # the term object whose digits are in `prefix`; only compared, never followed
     cdef PyObject *term_object
@@ -377,7 +382,8 @@ cdef uint64_t check_lines(
             entry.at = line.at + prefix_size
             entry.end = line.end
             check_kept(form, f"entry {position}", entry)
-            set_head(&head, line.at, type_span(entry).end - line.at)
+            kind = type_span(entry)
+            set_head(&head, line.at, kind.end - line.at if is_app(kind) else 0)
         elif find(line, 10) != NULL:
             raise form.error(f"entry {position} holds a newline")
         size += <uint64_t>size_of(line) + 1

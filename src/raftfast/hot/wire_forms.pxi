@@ -357,6 +357,32 @@ cdef inline bint is_kept(Span entry, Span kind) noexcept nogil:
     return is_type(kind.at, size_of(kind)) and entry.end - kind.end != 1
 
 
+cdef bint is_stray(Span entry, Span kind) noexcept nogil:
+    """Whether data, of an entry of a known type, can't be kept in `nodes.conf` (NODESCONF 1.7).
+
+    APP's is taken as it is; that of the others is tokens, single blanks between them, without quotes and control
+    bytes.
+    """
+    cdef const uint8_t *at = kind.end
+    cdef bint blank = False
+    if is_app(kind):
+        return False
+    # The first byte is the blank behind the type: as between two tokens, no other may follow it or end the data.
+    while at != entry.end:
+        if at[0] < 32 or at[0] == 34 or at[0] == 39 or (at[0] == 32 and blank):
+            return True
+        blank = at[0] == 32
+        at += 1
+    return blank and entry.end - kind.end > 1
+
+
+cdef inline bint is_app(Span kind) noexcept nogil:
+    return size_of(kind) == 3  # of a known type: no other is as short
+
+
+cdef str IS_STRAY = "has data with stray blanks, quotes or control bytes"
+
+
 cdef bytes kept_line(const uint8_t *start, Span entry, Span kind):
     """The bytes from `start` to the entry's end, the entry as it is kept; None where its type is not known."""
     cdef uint8_t upper[MOST_TYPE_BYTES + 1]
@@ -373,15 +399,15 @@ cdef bytes kept_line(const uint8_t *start, Span entry, Span kind):
     return line
 
 
-# What most lines of a message begin with: the term and the type of the line before, and a blank. Held as two words, so
-# that a line is compared with it in a few instructions, without a call.
+# What most lines of a message begin with: the term and APP of the line before, and a blank. Held as two words, so that
+# a line is compared with it in a few instructions, without a call. Never another type: its data must be looked at.
 
 cdef struct Head:
-    Py_ssize_t size  # of term and type; 0 where there is no such line
+    Py_ssize_t size  # of term and APP; 0 where there is no such line
     const uint8_t *at
     uint64_t words[2]  # the first bytes, the blank among them, behind `masks`
     uint64_t masks[2]
-    bint fits  # whether term, type and blank are within the words
+    bint fits  # whether term, APP and blank are within the words
 
 
 cdef inline void set_head(Head *head, const uint8_t *at, Py_ssize_t size) noexcept nogil:
