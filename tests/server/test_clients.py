@@ -185,6 +185,6 @@ def test_under_uvloop():
             raw = await site.connect()
             raw.writer.write(b"SET a 1\r\nGET a\r\n*1\r\n!\r\n")
             raw.writer.write_eof()
-            assert await raw.rest() == b"+OK\r\n$1\r\n1\r\n-ERR Protocol error: expected '$', got '?'\r\n"
+            assert await raw.rest() == b"+OK\r\n$1\r\n1\r\n-ERR Protocol error: expected '$', got '!'\r\n"
 
     uvloop.run(main())

@@ -59,7 +59,7 @@ def test_requests_and_every_cut_of_them(data, commands):
         (b"*1048577\r\n", "invalid multibulk length"),
         (b"*99999999999999999999\r\n", "invalid multibulk length"),
         (b"*1\r\nPING\r\n", "expected '$', got 'P'"),
-        (b"*1\r\n:1\r\n", "expected '$', got '?'"),
+        (b"*1\r\n:1\r\n", "expected '$', got ':'"),
         (b"*1\r\n\r\n", "expected '$', got '?'"),
         (b"*1\r\n$x\r\n", "invalid bulk length"),
         (b"*1\r\n$-1\r\n", "invalid bulk length"),

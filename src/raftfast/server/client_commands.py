@@ -172,11 +172,11 @@ def _client_list(client: Client, arguments: list[bytes]) -> bytes:
 
 def _describe(client: Client, now: float) -> str:
     multi = -1 if client.transaction is None else len(client.transaction)
-    command = client.last_command.decode("ascii", "replace").lower()
     return (
         f"id={client.id} addr={client.address} laddr={client.local_address} fd=-1 name={client.name} "
         f"age={int(now - client.connected_at)} idle={int(now - client.last_at)} flags={'N' if multi < 0 else 'x'} db=0 "
-        f"sub=0 psub=0 ssub=0 multi={multi} cmd={''.join(command.split()) or 'NULL'} user=default "
+        f"sub=0 psub=0 ssub=0 multi={multi} watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem={client.transaction_bytes} "
+        f"rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={client.last_command} user=default redir=-1 "
         f"resp={3 if client.resp3 else 2} lib-name={client.library_name} lib-ver={client.library_version}"
     )
 

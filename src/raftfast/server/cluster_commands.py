@@ -224,8 +224,10 @@ async def _reset(client: Client, arguments: list[bytes]) -> bytes:
     mode = arguments[2].upper() if len(arguments) == 3 else b"SOFT"
     if len(arguments) > 3 or mode not in modes:
         raise CommandError("ERR syntax error")
-    owns_slots = any(client.node.cluster.slots_of(client.node.node_id))
-    if owns_slots and client.port.store is not None and client.port.store.size:
+    node = client.node
+    # the store is everybody's: its keys are lost with a node that nobody else has them from
+    needed = any(node.cluster.slots_of(node.node_id)) or not set(node.cluster.nodes) - {node.node_id}
+    if needed and client.port.store is not None and client.port.store.size:
         raise CommandError("ERR CLUSTER RESET can't be called with master nodes containing keys")
     await client.node.reset(hard=modes[mode])
     return OK

@@ -40,6 +40,7 @@ __all__ = [
     "find_command",
     "help_reply",
     "look_away",
+    "waiting_error_reply",
     "write_reply",
 ]
 
@@ -47,6 +48,7 @@ _logger = logging.getLogger("raftfast.server")
 
 
 _NULL2, _NULL3 = resp.null(False), resp.null(True)
+_TIMEOUT = "TIMEOUT Cluster consensus not reached in time"
 
 
 class CommandError(Exception):
@@ -127,7 +129,7 @@ class Client:
     library_version: str = ""
     connected_at: float = field(default_factory=time.monotonic)
     last_at: float = field(default_factory=time.monotonic)
-    last_command: bytes = b"NULL"
+    last_command: str = "NULL"
     transaction: list[tuple[Command, list[bytes]]] | None = None
     transaction_bytes: int = 0
     transaction_broken: bool = False
@@ -225,7 +227,7 @@ def error_text(fault: BaseException) -> str:
     if isinstance(fault, CommandError):
         return str(fault)
     if isinstance(fault, (UnknownOutcome, NotLinearizable, TimeoutError)):
-        return "TIMEOUT Cluster consensus not reached in time"
+        return _TIMEOUT
     if isinstance(fault, Conflict):
         return "ERR proposal rejected due to stale shard epoch"
     if isinstance(fault, Rejected):
@@ -235,7 +237,7 @@ def error_text(fault: BaseException) -> str:
     if isinstance(fault, ClusterReset):
         return "ERR cluster reset"
     if isinstance(fault, Dropped):
-        return "TRYAGAIN the command was dropped and has no effect"
+        return "CLUSTERDOWN The cluster is down, the command has no effect"
     if isinstance(fault, (NodeClosed, asyncio.CancelledError)):
         return "ERR node is shutting down"
     if isinstance(fault, StorageError):
@@ -249,6 +251,13 @@ def error_text(fault: BaseException) -> str:
 def error_reply(fault: BaseException) -> bytes:
     """`error_text` as a reply."""
     return resp.error(error_text(fault))
+
+
+def waiting_error_reply(fault: BaseException) -> bytes:
+    """As `error_reply`, for commands that wait: a change of the cluster that came to nothing is a TIMEOUT in Valkey,
+    whether it had left the node or not.
+    """
+    return resp.error(_TIMEOUT) if isinstance(fault, Dropped) else error_reply(fault)
 
 
 def write_reply(done: asyncio.Future[bytes | None], resp3: bool) -> bytes:

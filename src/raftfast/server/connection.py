@@ -15,8 +15,20 @@ import time
 from collections import deque
 from typing import cast
 
+from ..errors import Busy
 from . import resp
-from .command import Client, Command, CommandError, Kind, Port, error_reply, find_command, look_away, write_reply
+from .command import (
+    Client,
+    Command,
+    CommandError,
+    Kind,
+    Port,
+    error_reply,
+    find_command,
+    look_away,
+    waiting_error_reply,
+    write_reply,
+)
 from .transaction import enqueue
 
 __all__ = ["Connection"]
@@ -25,6 +37,8 @@ _logger = logging.getLogger("raftfast.server")
 
 _FLUSH_BYTES = 64 << 10
 _TURN_STEPS = 1024
+_LINGER_SECONDS = 2.0
+_HTTP_WORDS = (b"POST", b"HOST:")
 
 
 class Connection(asyncio.Protocol):
@@ -52,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._input_ended = False
         self._advance_is_due = False
+        self._linger: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # -- asyncio's side --------------------------------------------------------------------------------------------
@@ -75,6 +90,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._client.closing = True
+        if self._linger is not None:
+            self._linger.cancel()
         self._port.clients.pop(self._client.id, None)
         self._connections.discard(self)
         self._queue.clear()
@@ -98,6 +115,8 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
+        if self._linger is not None:
+            return False  # all is read that will ever come: asyncio may close
         self._input_ended = True
         self._advance()
         return True  # what was asked is still answered; `_advance` closes after that
@@ -164,15 +183,32 @@ class Connection(asyncio.Protocol):
         """Where nothing more is to come, by the client's wish or its fault, closes after the last reply."""
         if not self._queue:
             self._backlog_bytes = 0
+        if self._linger is not None:
+            return
         if self._client.closing:
             self.close()
         elif self._queue or self._outstanding or self._task is not None or self._output_full:
             return
         elif self._parser.fault is not None:
             self._out.append(resp.error(f"ERR {self._parser.fault}"))
-            self.close()
+            self._close_after_fault()
         elif self._input_ended:
             self.close()
+
+    def _close_after_fault(self) -> None:
+        """Ends our side, and for a while drops what still comes: a socket closed over unread bytes is reset, and a
+        client in the middle of a value that is too long would see that and never the error.
+        """
+        if self._input_ended or self._transport is None:
+            self.close()
+            return
+        self._client.closing = True
+        self._flush()
+        self._linger = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.abort)
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        self._transport.write_eof()
 
     def _set_reading(self) -> None:
         wanted = not self._output_full and self._backlog_bytes <= self._limits.max_backlog_bytes
@@ -191,9 +227,13 @@ class Connection(asyncio.Protocol):
         except CommandError as refusal:
             if self._outstanding:
                 return False
+            if arguments[0].upper() in _HTTP_WORDS:
+                self._refuse_http()
+                return False
             self._client.transaction_broken = self._client.transaction is not None
             self._answer(arguments, resp.error(str(refusal)))
             return True
+        self._client.last_command = command.name
         if command.kind is Kind.WRITE and self._client.transaction is None:
             return self._begin_write(command, arguments)
         if command.kind is Kind.READ and self._client.transaction is None and not self._barrier_passed():
@@ -207,6 +247,12 @@ class Connection(asyncio.Protocol):
         else:
             self._answer(arguments, self._run(command, arguments))
         return True
+
+    def _refuse_http(self) -> None:
+        """As Redis does: a web page that makes a browser send a form here must not get as far as the form's lines."""
+        _logger.warning("%s speaks HTTP: closed", self._client.address or "a client")
+        self._queue.clear()
+        self._client.closing = True
 
     def _run(self, command: Command, arguments: list[bytes]) -> bytes:
         if command.kind is Kind.READ:
@@ -227,20 +273,21 @@ class Connection(asyncio.Protocol):
         self._queue.popleft()
         self._begun += 1
         self._port.commands_run += 1
-        self._client.last_command = arguments[0]
 
     # -- writes ------------------------------------------------------------------------------------------------------
 
     def _begin_write(self, command: Command, arguments: list[bytes]) -> bool:
         if len(self._outstanding) >= self._limits.max_pipeline:
             return False
-        self._take(arguments)
         waiting: asyncio.Future[bytes | None] | bytes
         try:
             proposal = command.run(self._client, arguments) if command.run is not None else b""
             waiting = self._port.node.submit(proposal)
         except Exception as fault:
+            if isinstance(fault, Busy) and self._outstanding:
+                return False  # a long pipeline waits for its own writes to make room
             waiting = error_reply(fault)
+        self._take(arguments)
         self._outstanding.append(waiting)
         if len(self._outstanding) == 1:
             self._wait_for_first()
@@ -305,7 +352,7 @@ async def _answered(command: Command, client: Client, arguments: list[bytes]) ->
     try:
         return await command.wait(client, arguments) if command.wait is not None else b""
     except Exception as fault:
-        return error_reply(fault)
+        return waiting_error_reply(fault)
 
 
 def _endpoint(name: object) -> str:

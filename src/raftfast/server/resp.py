@@ -159,7 +159,7 @@ class RequestParser:
 
     def _take_bulk_header(self, line: bytes) -> None:
         if line[:1] != b"$":
-            shown = line[:1].decode("ascii", "replace") if line[:1].isascii() and line[:1].isalnum() else "?"
+            shown = line[:1].decode("ascii") if 33 <= (line or b" ")[0] <= 126 else "?"
             self.fault = f"Protocol error: expected '$', got '{shown}'"
             return
         length = parse_int(line[1:-1]) if line[-1:] == b"\r" else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from . import resp
-from .command import Client, Command, CommandError, Kind, error_reply, look_away, write_reply
+from .command import Client, Command, CommandError, Kind, error_reply, look_away, waiting_error_reply, write_reply
 
 __all__ = ["COMMANDS", "enqueue"]
 
@@ -100,7 +100,7 @@ async def _run_one(client: Client, command: Command, arguments: list[bytes]) -> 
                 return resp.error(fault)
         return command.run(client, arguments) if command.run is not None else b""
     except Exception as fault:
-        return error_reply(fault)
+        return waiting_error_reply(fault)
 
 
 COMMANDS = [
