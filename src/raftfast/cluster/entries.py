@@ -46,6 +46,7 @@ _MOST: Final = (1 << 64) - 1
 _ID = re.compile(rb"[0-9a-z]{40}")
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,19}")
 _RANGE = re.compile(rb"(0|[1-9][0-9]{0,4})(?:-(0|[1-9][0-9]{0,4}))?")
+_SWAP: Final = bytes.maketrans(b"\\\n", b"\n\\")
 _APP_HEAD = re.compile(rb"([0-9a-f]{40}):(0|[1-9][0-9]{0,19})")
 # Far above what any address needs, far below what would make a node line too long to be read back (NODESCONF A).
 _LONGEST_ADDRESS: Final = 1 << 16
@@ -66,7 +67,7 @@ class Entry:
         **Raises** EntryError where `parse_entry` would refuse the bytes, or read another entry from them.
         """
         text = " ".join((self.TYPE.decode("ascii"), *self._tokens()))
-        entry = text.encode("utf-8", "surrogateescape")
+        entry = _bytes(text)
         # One set of checks, the reader's: what is made here can be read wherever it goes.
         if parse_entry(entry) != self:
             raise EntryError(f"{_show(entry)} does not say what its {type(self).__name__} holds")
@@ -272,7 +273,7 @@ def app_entry(client_id: str | None, sequence: int, command: bytes) -> bytes:
             raise EntryError("a command without a client has no sequence")
         head = b"-"
     else:
-        head = b"%s:%d" % (client_id.encode("utf-8", "surrogateescape"), sequence)
+        head = b"%s:%d" % (_bytes(client_id), sequence)
         match = _APP_HEAD.fullmatch(head)
         if match is None or sequence > _MOST:
             raise EntryError(f"{_show(head)} is no client id and sequence")
@@ -302,12 +303,12 @@ def unescape(data: bytes) -> bytes:
         raise EntryError("a newline stands in a line")
     if b"\\" not in data:
         return data
-    # Cut from the left at each double backslash: in what lies between, every backslash must begin a newline.
-    parts = data.split(b"\\\\")
-    for part in parts:
-        if part.count(b"\\") != part.count(b"\\n"):
-            raise EntryError("a backslash that is neither doubled nor followed by n")
-    return b"\\".join(part.replace(b"\\n", b"\n") for part in parts)
+    # No newline stands in it, so one can stand for each double backslash, from the left; every backslash that is left
+    # must begin a newline. Whole-string steps only: a command may be megabytes of nothing but backslashes.
+    marked = data.replace(b"\\\\", b"\n")
+    if marked.count(b"\\") != marked.count(b"\\n"):
+        raise EntryError("a backslash that is neither doubled nor followed by n")
+    return marked.replace(b"\\n", b"\\").translate(_SWAP)
 
 
 def _parse(kind: bytes, data: bytes) -> Entry:
@@ -460,6 +461,13 @@ def _ranges(tokens: list[bytes]) -> tuple[tuple[int, int], ...]:
             raise EntryError(f"slot {first} is named twice")
         highest = last
     return tuple(ranges)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise EntryError("text that can't be written as UTF-8") from None
 
 
 def _show(token: bytes) -> str:

@@ -12,22 +12,26 @@ __all__ = ["VOTER_CHANGES", "VoterHistory", "voter_change"]
 VOTER_CHANGES = (b"ADD_VOTER ", b"DEL_VOTER ", b"NODE_JOIN ")
 """What the entries that may change the voters begin with."""
 
+_FIELDS = (3, 5)
+"""How many fields, the term and the type among them, their lines have."""
+
 
 def voter_change(line: bytes) -> tuple[bool, str] | None:
     """(added, node id) where the AE line changes the voters, else None.
 
-    Voter-changing entries are ADD_VOTER, DEL_VOTER and a founder's self-join, no others. **(stricter)**
+    Voter-changing entries are ADD_VOTER, DEL_VOTER and a founder's self-join, no others. **(stricter)** One with fields
+    too few or too many is none: apply refuses it, and what is applied must follow this set (PROTOCOL 8).
     """
     parts = line.split(b" ")
-    if len(parts) < 3:
+    if len(parts) not in _FIELDS:
         return None
     # Any bytes may stand where an id should (apply refuses such an entry); none of them may raise here.
     node_id = parts[2].decode("utf-8", "surrogateescape")
-    if parts[1] == b"ADD_VOTER":
+    if len(parts) == 3 and parts[1] == b"ADD_VOTER":
         return True, node_id
-    if parts[1] == b"DEL_VOTER":
+    if len(parts) == 3 and parts[1] == b"DEL_VOTER":
         return False, node_id
-    if parts[1] == b"NODE_JOIN" and parts[-1] == b"voter":
+    if len(parts) == 5 and parts[1] == b"NODE_JOIN" and parts[-1] == b"voter":
         return True, node_id
     return None
 
