@@ -13,7 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 compiler=${CC:-gcc}
 copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
+# pytest holds the standard error of a process that dies; the sanitizer's report goes to a file, shown at the end.
+trap 'code=$?; cat "$copy"/report.* >&2 2>/dev/null || true; rm -rf "$copy"; exit "$code"' EXIT
 
 tar -c --exclude='*.so' --exclude='*.egg-info' --exclude=__pycache__ \
   src tests fuzz setup.py pyproject.toml README.md LICENSE | tar -x -C "$copy"
@@ -30,8 +31,8 @@ done
 
 # The interpreter itself is not sanitized: it must load the runtime before all else. What it leaks at its end is its own.
 export LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)"
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1
-export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:log_path=$copy/report
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$copy/report
 export PYTHONMALLOC=malloc PYTHONPATH=src PYTHONFAULTHANDLER=1
 "$python" -m pytest -q -p no:cacheprovider --timeout=600 tests/hot \
   --ignore=tests/hot/test_guard_pages.py --ignore=tests/hot/test_leaks.py "$@" </dev/null
