@@ -131,7 +131,11 @@ class Leadership:
         return frozenset(peer for peer in self.peers if self.is_live(peer, now))
 
     def is_caught_up(self, peer: str, now: float) -> bool:
-        """Answered within two heartbeats, and has what was committed one heartbeat ago (PROTOCOL 8)."""
+        """Answered within two heartbeats, and has what was committed one heartbeat ago (PROTOCOL 8).
+
+        And what the log held when it began to be followed, its own NODE_JOIN among it: without that it would be a voter
+        that still greets as a joiner, and so as one that has lost its log. **(stricter)**
+        """
         progress = self.peers.get(peer)
         return (
             progress is not None
@@ -139,7 +143,7 @@ class Leadership:
             and not progress.lost_log
             and progress.heard_at is not None
             and now - progress.heard_at <= 2 * self._config.heartbeat_interval
-            and progress.match_index >= self._commit_mark
+            and progress.match_index >= max(self._commit_mark, progress.begun_after)
         )
 
     # ------------------------------------------------------------------ answers

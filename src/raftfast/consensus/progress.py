@@ -43,6 +43,7 @@ class Progress:
         "_inflight",
         "acked_round",
         "answered_link",
+        "begun_after",
         "echoes_rounds",
         "fresh_at",
         "heard_at",
@@ -64,6 +65,8 @@ class Progress:
     def __init__(self, next_index: int, now: float) -> None:
         self.match_index = 0
         self.next_index = next_index
+        self.begun_after = next_index - 1
+        """Last index of the log when this began."""
         self.state = ProgressState.PROBE
         self.linked = False
         self.sent_index = 0
