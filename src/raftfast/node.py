@@ -34,7 +34,7 @@ from .errors import (
 )
 from .hot import nodesconf
 from .member import Event, Identity, Member, Origin
-from .net import Listener, listen
+from .net import Listener, check_free, listen
 from .observe import digest_of, status_of, unjoined_at
 from .records import SLOTS, Address, NodeRecord
 from .session import Session, check_command
@@ -125,6 +125,10 @@ class Node:
         if self._engine is not None or self._closed:
             raise NodeClosed("a node is started once")
         loop = asyncio.get_running_loop()
+        if self.bus_port:
+            await check_free(self.host, self.bus_port)  # opening the folder makes it, and folds its file
+        if self._engine is not None or self._closed:
+            raise NodeClosed("a node is started once")
         disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
         opening = disk_worker.submit(Storage.open, self.directory)
         try:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import socket
+from pathlib import Path
 
 import click
 import pytest
 
+from raftfast import Node, server
 from raftfast.cli import run
 from raftfast.cli.serve import _stop_on_signals, load_config
 from raftfast.config import Config
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """The command points the root logger at a standard error that is gone with its test."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +37,13 @@ from raftfast.config import Config
         (["--dir", "d", "--node-timeout", "99"], "Invalid value for '--node-timeout'"),
         (["--dir", "d", "--announce-port", "x"], "Invalid value for '--announce-port'"),
         (["--dir", "d", "--log-format", "xml"], "Invalid value for '--log-format'"),
+        (["--dir", ""], "Invalid value for '--dir': it is empty"),
+        (["--dir", "d", "--node-timeout", "9" * 400], "Invalid value for '--node-timeout'"),
+        (["--dir", "d", "--announce-ip", "1.2.3.4:5"], "--announce-ip must be an IP address or a host name"),
+        (["--dir", "d", "--announce-ip", "[::1]"], "--announce-ip must be an IP address or a host name"),
+        (["--dir", "d", "--announce-ip", "fe80::1%eth0"], "--announce-ip must be an IP address or a host name"),
+        (["--dir", "d", "--announce-ip", "300.1.1.1"], "--announce-ip must be an IP address or a host name"),
+        (["--dir", "d", "--announce-ip", "a b\n"], "--announce-ip must be an IP address or a host name"),
     ],
 )
 def test_a_bad_flag_is_one_line_and_exit_code_2(flags, line, tmp_path, monkeypatch, capsys):
@@ -44,6 +64,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(flags, line, tmp_path, monkeypat
         ("max_voters = true", "max_voters must be an int, not True"),
         ("node_timeout = 'long'", "node_timeout must be a number, not 'long'"),
         ("[node_timeout]", "node_timeout must be a number, not {}"),
+        ("a = " + "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_bad_config_file_is_one_line_and_exit_code_1(text, reason, tmp_path, monkeypatch, capsys):
@@ -89,3 +110,63 @@ def test_the_first_signal_asks_and_the_second_has_its_usual_effect(number):
         asyncio.run(waits())
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("what", ["client", "bus"])
+@pytest.mark.parametrize("made", [False, True], ids=["new", "used"])
+def test_a_port_in_use_is_one_line_and_leaves_the_folder_as_it_is(what, made, tmp_path, capsys):
+    """A bus port that was taken left a folder with a lock file in it, or a file that was written anew."""
+    folder = tmp_path / "node"
+    if made:
+        asyncio.run(_start_and_stop(folder))
+    before = _contents(folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        port, free = taken.getsockname()[1], other.getsockname()[1]
+        other.close()
+        ports = (port, free) if what == "client" else (free, port)
+        flags = ["--dir", str(folder), "--port", str(ports[0]), "--bus-port", str(ports[1])]
+        assert run(["serve", *flags]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"raftfast: cannot listen on 127.0.0.1:{port}: Address already in use\n")
+    assert _contents(folder) == before
+
+
+async def _start_and_stop(folder: Path) -> None:
+    async with Node(folder, port=1, bus_port=0):
+        pass
+
+
+def _contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {file.name: (file.stat().st_ino, file.read_bytes()) for file in folder.iterdir()} if folder.exists() else {}
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("::g", "cannot listen on [::g]:7000: Name or service not known"),
+        ("a..b", "cannot listen on a..b:7000: "),
+        ("x" * 70, "cannot listen on " + "x" * 70 + ":7000: "),
+        ("192.0.2.1", "cannot listen on 192.0.2.1:7000: Cannot assign requested address"),
+    ],
+)
+def test_a_host_that_is_not_here_is_one_line(host, line, tmp_path, capsys):
+    assert run(["serve", "--dir", str(tmp_path / "d"), "--host", host, "--announce-ip", "127.0.0.1"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"raftfast: {line}")
+    assert "attempting" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_ipv6_alone_can_be_listened_on(monkeypatch):
+    """The client port was looked for among addresses of IPv4 only."""
+    asked = []
+
+    def resolve(host, port, **options):
+        asked.append(host)
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))]
+
+    monkeypatch.setattr("raftfast.server.listener.socket.getaddrinfo", resolve)
+    with server.bind("six.example", 0) as sock:
+        assert (sock.family, sock.getsockname()[0]) == (socket.AF_INET6, "::1")
+    assert asked == ["six.example"]

@@ -6,7 +6,9 @@ Floor 6. Turns flags and a TOML file into a `Node` and a server; what a node doe
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import re
 import signal
 import socket
 import tomllib
@@ -31,7 +33,16 @@ STORAGE_FAILED = 3
 """The exit code of a node whose disk failed, or was full, while it ran."""
 
 _PORT = click.IntRange(1, 65535)
+_TIMEOUT = click.IntRange(100, 1000 * 86400 * 365)
+_HOST_NAME = re.compile("[0-9A-Za-z._-]*[A-Za-z][0-9A-Za-z._-]*")
 _log = logging.getLogger("raftfast.serve")
+
+
+class _Folder(click.Path):
+    """A path that is not empty: an unset variable must not mean the folder that we are in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(value, param, ctx) if value else self.fail("it is empty", param, ctx)
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,14 @@ class Options:
 
 
 @click.command("serve")
-@click.option("--dir", "directory", required=True, type=click.Path(path_type=Path), help="The node's own folder.")
+@click.option("--dir", "directory", required=True, type=_Folder(path_type=Path), help="The node's own folder.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on, both ports.")
 @click.option("--port", default=7000, show_default=True, type=_PORT, help="Client port.")
 @click.option("--bus-port", type=_PORT, help="Bus port.  [default: client port + 10000]")
 @click.option("--announce-ip", help="Address that others are told, where it is not the one bound.")
 @click.option("--announce-port", type=_PORT, help="Client port that others are told.")
 @click.option("--announce-bus-port", type=_PORT, help="Bus port that others are told.")
-@click.option("--node-timeout", type=click.IntRange(100), help="Milliseconds.  [default: 15000, or the config file's]")
+@click.option("--node-timeout", type=_TIMEOUT, help="Milliseconds.  [default: 15000, or the config file's]")
 @click.option("--kv", is_flag=True, help="Serve the built-in replicated key-value store.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with Config's fields.")
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="plain", show_default=True)
@@ -83,6 +94,8 @@ def command(
     Exit code 0 after a stop that was asked for; 3 where its disk failed or was full while it ran (the last line of the
     log says which file and why), 1 where it could not start, or ended for another reason.
     """
+    if announce_ip and not _is_announceable(announce_ip):
+        raise click.UsageError(f"--announce-ip must be an IP address or a host name, not {announce_ip!r}")
     if bus_port is None:
         bus_port = port + BUS_PORT_OFFSET
         if bus_port > 65535:
@@ -96,6 +109,15 @@ def command(
     )
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         return runner.run(_serve(options))
+
+
+def _is_announceable(host: str) -> bool:
+    """Whether others could make use of it: no port, no brackets, no zone."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _HOST_NAME.fullmatch(host) is not None
+    return "%" not in host
 
 
 def load_config(file: Path | None, node_timeout_ms: int | None) -> Config:
@@ -112,6 +134,8 @@ def load_config(file: Path | None, node_timeout_ms: int | None) -> Config:
             raise click.ClickException(f"{file}: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise click.ClickException(f"{file}: no TOML: {error}") from None
+        except RecursionError:
+            raise click.ClickException(f"{file}: nested too deeply") from None
         known = {field.name for field in fields(Config)}
         unknown = sorted(set(settings) - known)
         if unknown:

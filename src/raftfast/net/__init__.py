@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .dialer import Dialer, DialOwner
 from .link import Link, LinkOwner
-from .listener import Listener, listen
+from .listener import Listener, check_free, listen
 from .stats import LinkStats
 
-__all__ = ["DialOwner", "Dialer", "Link", "LinkOwner", "LinkStats", "Listener", "listen"]
+__all__ = ["DialOwner", "Dialer", "Link", "LinkOwner", "LinkStats", "Listener", "check_free", "listen"]

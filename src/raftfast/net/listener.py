@@ -7,6 +7,8 @@ the owner's.
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import weakref
 from ssl import SSLContext
 
@@ -16,7 +18,7 @@ from raftfast.errors import ConfigError
 from .link import Link, LinkOwner, reason_of
 from .stats import LinkStats
 
-__all__ = ["Listener", "listen"]
+__all__ = ["Listener", "check_free", "listen"]
 
 
 class Listener:
@@ -93,6 +95,28 @@ async def listen(
     except (OSError, UnicodeError) as exc:
         raise _one_line(host, port, exc) from exc
     return listener
+
+
+async def check_free(host: str, port: int) -> None:
+    """Raises OSError, as `listen` would, where the port is taken now or not allowed; opens nothing.
+
+    For who has something to lose before it can listen. What else may be wrong is left for `listen` to tell.
+    """
+    flags, loop = socket.AI_PASSIVE, asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as exc:
+        raise _one_line(host, port, exc) from exc
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+        except OSError as exc:
+            if exc.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise _one_line(host, port, exc) from exc
 
 
 def _one_line(host: str, port: int, exc: OSError | UnicodeError) -> OSError:

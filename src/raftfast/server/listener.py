@@ -84,13 +84,17 @@ def bind(host: str, port: int) -> socket.socket:
 
     **Raises** OSError with one clear line.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
-        shown = OSError(f"cannot listen on {host or '*'}:{port}: {reason}")
-        shown.errno = error.errno
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # a name may have addresses of both kinds, or be of IPv6 alone
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number is not None and number > 0 else getattr(error, "strerror", None)
+        where = f"[{host}]" if ":" in host else host or "*"
+        shown = OSError(f"cannot listen on {where}:{port}: {reason or error}")
+        shown.errno = number
         raise shown from error
 
 
