@@ -96,7 +96,7 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
     """
     written = disk.pwrite(fd, data, offset)
     if written != len(data):
-        raise OSError(errno.EIO, f"short write ({written} of {len(data)} bytes)")
+        raise OSError(errno.EIO, f"short write ({written} of {len(data)} bytes): full, or a limit")
 
 
 def read_exactly(disk: Disk, fd: int, size: int, offset: int) -> bytes:
