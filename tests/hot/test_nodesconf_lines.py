@@ -385,3 +385,36 @@ def test_wrong_types_are_not_written(nodesconf, change):
 def test_written_and_read_back(nodesconf, record):
     text = nodesconf.format_node_line(record)
     assert nodesconf.parse_node_line(text) == canonical(record)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("aux", None),
+        ("aux", [("shard-id", "b" * 40)]),
+        ("slots", ((1,),)),
+        ("slots", ((1, 2, 3),)),
+        ("slots", (5,)),
+        ("slots", None),
+        ("migrating", ((1,),)),
+        ("importing", (5,)),
+    ],
+)
+def test_a_field_of_a_wrong_shape_is_a_type_error(nodesconf, field, value):
+    with pytest.raises(TypeError, match=field):
+        nodesconf.format_node_line(dataclasses.replace(NodeRecord(ID), **{field: value}))
+
+
+def test_a_number_too_long_to_be_written_out_is_a_parse_error(nodesconf):
+    huge = 10**5000  # not as a parameter: pytest would write it out
+    changes = [{name: huge} for name in ("port", "cport", "ping_sent", "pong_recv", "epoch")]
+    changes += [{"port": -huge}, {"slots": ((0, huge),)}, {"migrating": ((huge, OTHER),)}]
+    for change in changes:
+        with pytest.raises(ParseError, match="of many digits is not from 0 to"):
+            nodesconf.format_node_line(dataclasses.replace(NodeRecord(ID), **change))
+
+
+def test_only_an_address_is_formatted_as_one(nodesconf):
+    for value in (None, "h:1@2", NodeRecord(ID)):
+        with pytest.raises(TypeError, match="an address must be Address"):
+            nodesconf.format_address(value)

@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from ..config import BUS_PORT_OFFSET
 from ..errors import ParseError
@@ -125,7 +126,9 @@ def _digits(value: object, most: int, what: str) -> bytes:
     if type(value) is not int:
         raise TypeError(f"{what} must be int, not {type(value).__name__}")
     if not 0 <= value <= most:
-        raise ParseError(f"{what} {value} is not from 0 to {most}")
+        # Writing out an int of thousands of digits is refused by Python itself.
+        shown = value if value.bit_length() <= 128 else "of many digits"
+        raise ParseError(f"{what} {shown} is not from 0 to {most}")
     return b"%d" % value
 
 
@@ -136,6 +139,13 @@ def check_u64(value: object, what: str) -> int:
     if not 0 <= value <= U64_MAX:
         raise OverflowError(f"{what} does not fit 64 unsigned bits")
     return value
+
+
+def _pairs(value: object, what: str) -> tuple[tuple[Any, Any], ...]:
+    """`value`, if it is a sequence of pairs."""
+    if isinstance(value, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
+        return tuple((first, second) for first, second in value)
+    raise TypeError(f"{what} must be a tuple of pairs")
 
 
 def _check_id(token: bytes, what: str) -> bytes:
@@ -224,6 +234,8 @@ def format_address(address: Address, *, always_comma: bool = True) -> str:
     Raises: ParseError where `parse_address` would refuse the text or read something else; TypeError.
     Source: NODESCONF 1.2, column 2.
     """
+    if not isinstance(address, Address):
+        raise TypeError(f"an address must be Address, not {type(address).__name__}")
     return _text(_address_token(address, always_comma))
 
 
@@ -235,6 +247,8 @@ def _address_token(address: Address | NodeRecord, always_comma: bool) -> bytes:
         if token and (_TOKEN.fullmatch(token) is None or b"," in token):
             raise ParseError(f"{what} {_shown(token)} has commas, blanks, quotes or control bytes")
     port, cport = _digits(address.port, 65535, "port"), _digits(address.cport, 65535, "bus port")
+    if not isinstance(address.aux, dict):
+        raise TypeError(f"aux must be dict, not {type(address.aux).__name__}")
     fields = [(_bytes(name, "an aux field"), _bytes(value, "an aux field")) for name, value in address.aux.items()]
     fields.sort(key=lambda field: (_AUX_ORDER.get(_text(field[0]), len(_AUX_ORDER)), field[0]))
     for name, value in fields:
@@ -358,13 +372,14 @@ def parse_node_line(line: bytes) -> NodeRecord:
 
 
 def _slot_words(node: NodeRecord) -> list[bytes]:
-    for first, last in node.slots:
+    slots = _pairs(node.slots, "slots")
+    for first, last in slots:
         _digits(first, SLOTS - 1, "slot")
         _digits(last, SLOTS - 1, "slot")
         if first > last:
             raise ParseError(f"slots {first}-{last} run backwards")
-    words = [b"%d" % first if first == last else b"%d-%d" % (first, last) for first, last in _merged(node.slots)]
-    migrating, importing = _open_slots(node.migrating, node.importing)
+    words = [b"%d" % first if first == last else b"%d-%d" % (first, last) for first, last in _merged(slots)]
+    migrating, importing = _open_slots(_pairs(node.migrating, "migrating"), _pairs(node.importing, "importing"))
     items = [(slot, b">", node_id) for slot, node_id in migrating] + [
         (slot, b"<", node_id) for slot, node_id in importing
     ]
