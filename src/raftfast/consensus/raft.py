@@ -291,12 +291,13 @@ class Raft(Following):
         leadership = self.leadership
         if leadership is None or self.voter_change_pending:
             raise Rejected("an earlier voter change is not committed yet")
-        refusal = self.voter_change_refusal(added, node_id)
+        refusal = self.voter_change_refusal(added, node_id, self._now)
         if refusal is not None:
             raise Rejected(refusal)
 
-    def voter_change_refusal(self, added: bool, node_id: str) -> str | None:
-        """Why this leader would refuse the change for good; None if it would not, or if it holds already."""
+    def voter_change_refusal(self, added: bool, node_id: str, now: float) -> str | None:
+        """Why this leader would refuse the change for good at `now`; None if it would not, or if it holds already."""
+        self._enter(now)
         leadership = self.leadership
         if leadership is None:
             return "not the leader"

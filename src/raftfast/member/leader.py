@@ -234,7 +234,7 @@ class LeaderWork:
         added = isinstance(entry, AddVoter)
         if added and verdict.kind is Kind.VALID and not self._names_cluster(entry.node_id):
             return "the member names no cluster: its quorum would follow other rules"
-        return self._member.raft.voter_change_refusal(added, entry.node_id)
+        return self._member.raft.voter_change_refusal(added, entry.node_id, self._member.now)
 
     def may_still_hear(self, node_id: str | None, now: float) -> bool:
         """Whether this leader is too new to have heard all whom a change is about: it says nothing of them yet."""
