@@ -284,7 +284,7 @@ def test_a_command_that_was_sent_twice_and_then_refused_is_not_said_to_have_no_e
     for _ in range(2):
         b.member.proposals.send_all_again()
         world.settle()
-    b.member.refused(message.entry, Rejected("no"))
+    b.member.inbox.refused(message.entry, Rejected("no"))
     world.settle()
     assert isinstance(token.error, UnknownOutcome)
     assert token.error.may_take_effect

@@ -136,8 +136,7 @@ class Applier:
         if isinstance(entry, NodeJoin):
             if entry.voter and member.cluster_id is None:
                 member.cluster_id = nodesconf.parse_address(entry.address).aux.get("shard-id")
-            member.served_again(entry.node_id, index)
-            member.membership_moved()
+            member.neighbours.joined(entry.node_id, index)
         if verdict.kind is not Kind.VALID:
             return
         kind = _EVENTS.get(type(entry))
@@ -145,14 +144,14 @@ class Applier:
             node_id: Any = getattr(entry, "node_id", None)
             member.event(kind, node_id)
         if isinstance(entry, NodeForget):
-            member.membership_moved()
+            member.neighbours.moved = True
             if entry.node_id == member.node_id:
                 if member.standing is not Standing.JOINER:
                     member.was_removed(now)
             else:
                 member.links.close_of(entry.node_id, "forgotten")
         elif isinstance(entry, (AddVoter, DelVoter, NodeInfo)):
-            member.membership_moved()
+            member.neighbours.moved = True
 
 
 def _error_of(verdict: Verdict) -> Exception | None:

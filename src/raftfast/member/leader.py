@@ -169,7 +169,7 @@ class LeaderWork:
 
     def _refuse(self, asked: _Asked, error: Rejected) -> None:
         if asked.link is None:
-            self._member.refused(asked.raw, error)
+            self._member.inbox.refused(asked.raw, error)
         else:
             reason = "conflict" if isinstance(error, Conflict) else "rejected"
             self._member.links.reply(asked.link, Reject(reason, asked.raw), self._member.now)

@@ -10,47 +10,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..cluster.entries import App, DelVoter, Entry, NodeForget, NodeInfo, NodeJoin, SlotChange, parse_entry
+from ..cluster.entries import Entry, NodeInfo, NodeJoin, SlotChange
 from ..cluster.members import bits_of, ranges_of
 from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import ClusterReset, Conflict, EntryError, NodeClosed, Rejected, StorageError, UnknownOutcome
+from ..errors import ClusterReset, Conflict, NodeClosed, Rejected, StorageError
 from ..hot import log as hot_log
-from ..hot import nodesconf
 from ..messages import (
-    AddMe,
-    AppendEntries,
-    AppendEntriesAck,
-    InstallSnapshot,
-    Meet,
-    MeetRejected,
     Message,
-    PreVote,
-    PreVoteRequest,
     Propose,
     ReadIndex,
     ReadIndexNo,
     ReadIndexOk,
-    Reject,
-    Removed,
-    ReplOffsets,
-    SnapshotAck,
-    SnapshotPiece,
-    TimeoutNow,
     TransferLeader,
-    Vote,
-    VoteRequest,
-    Welcome,
 )
 from ..records import Address, NodeRecord
 from ..statemachine import StateMachine
 from .applying import Applier
 from .barriers import Barriers, LocalRead, RemoteRead
+from .inbox import Inbox
 from .leader import LeaderWork
 from .links import LinkInfo, Links
 from .meeting import Meetings
+from .neighbours import Neighbours
 from .orders import Capture, Event, Image, Orders, Rewrite, StoreJob
 from .origin import Identity, Origin, own_state
 from .proposals import Client, Proposals
@@ -98,11 +82,6 @@ class Member:
         self.repl_offsets: dict[str, int] = {}
         self.new_id = new_id
         self._now = now
-        self._tail_joins: dict[str, tuple[int, NodeJoin]] = {}
-        self._membership_moved = True
-        self._unserved_learners: set[str] = set()
-        self.joined_at: dict[str, int] = {}
-        """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
         self._reported: set[str] = set()
         self._when_stored: list[tuple[int, int, Message]] = []
         self._answer_when_stored: list[tuple[int, Any]] = []
@@ -134,7 +113,9 @@ class Member:
         self.snapshots = Snapshots(self)
         self.leader = LeaderWork(self)
         self.applier = Applier(self)
-        self._note_tail(log.first_index, log.last_index + 1)
+        self.inbox = Inbox(self)
+        self.neighbours = Neighbours(self)
+        self.neighbours.begin_anew()
 
     def new_sessions(self) -> Sessions:
         """An empty session table of this cluster's limits."""
@@ -173,7 +154,7 @@ class Member:
 
     def knows(self, node_id: str) -> bool:
         """Whether the applied state, or a NODE_JOIN of the log's tail, names the node."""
-        return node_id in self.state.nodes or node_id in self._tail_joins
+        return node_id in self.state.nodes or node_id in self.neighbours
 
     def is_voter(self, node_id: str) -> bool:
         """Whether the applied state has the node as a voter."""
@@ -198,7 +179,7 @@ class Member:
         if self.links.is_foreign(info):
             return False
         if self.knows(node_id):
-            return not info.lost and node_id not in self._unserved_learners
+            return not info.lost and node_id not in self.neighbours.lost_learners
         if self.standing is Standing.JOINER:
             return info.cluster not in _LOST_TOKENS
         # No cluster id here: a file of a server that has none; then only who is known is served.
@@ -217,7 +198,7 @@ class Member:
         """Messages came on a link, in order. Raises InvariantViolation where the node must stop."""
         self._enter(now)
         for message in messages:
-            self.links.take(link, message, now, self._deliver)
+            self.links.take(link, message, now, self.inbox.deliver)
 
     def link_closed(self, link: int, reason: str, now: float) -> None:
         """A connection is gone."""
@@ -239,11 +220,11 @@ class Member:
                     self.raft.lost_log(node_id, now)
                     self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
             elif info.cluster == "-":
-                self._unserved_learners.add(node_id)
+                self.neighbours.lost_learners.add(node_id)
         if info.is_meet:
             self.meetings.link_bound(info, now)
         elif not info.outbound:
-            self._membership_moved |= self.knows(node_id)  # it may have said another address
+            self.neighbours.moved |= self.knows(node_id)  # it may have said another address
         elif self.is_served(info):
             self._serve_outbound(node_id, now)
 
@@ -490,10 +471,7 @@ class Member:
             self.state_machine.restore(())
 
     def _after_reset(self) -> None:
-        self._tail_joins.clear()
-        self._unserved_learners.clear()
-        self.joined_at.clear()
-        self._membership_moved = True
+        self.neighbours.clear()
         self.snapshots.reset()
 
     def found_if_singleton(self, now: float) -> None:
@@ -506,7 +484,7 @@ class Member:
         if slots:
             entries.append(SlotChange(None, 0, self.node_id, 0, slots).encode())
         self.raft.found(entries, now)
-        self._membership_moved = True
+        self.neighbours.moved = True
         self.log(_INFO, f"founded cluster {self.cluster_id}")
 
     def became_member(self, now: float) -> None:
@@ -530,7 +508,7 @@ class Member:
         """This node learned that its cluster forgot it."""
         self.raft.remove(now)
         self._fail_waiting(_forgotten, "forgotten")
-        self._membership_moved = True
+        self.neighbours.moved = True
         self.orders.wants_rewrite = True
         self.event("removed", self.node_id)
         self.report("this node was forgotten by its cluster: it waits for CLUSTER RESET")
@@ -546,169 +524,9 @@ class Member:
         state.removed.update({n: i for n, i in self.state.removed.items() if n not in state.nodes})
         self.state = state
         self.sessions = sessions
-        self._tail_joins.clear()  # anew from what is kept of the log: it may all be gone
-        self._note_tail(self.raft.log.first_index, self.raft.log.last_index + 1)
+        self.neighbours.begin_anew()
         for node_id in gone:
             self.links.close_of(node_id, "not in the snapshot")
-        self._membership_moved = True
-
-    # ------------------------------------------------------------------ membership, links wanted
-
-    def membership_moved(self) -> None:
-        """The applied members have changed."""
-        self._membership_moved = True
-
-    def served_again(self, node_id: str, index: int) -> None:
-        """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
-        self.joined_at[node_id] = index
-        self._tail_joins.pop(node_id, None)
-        was_lost = node_id in self._unserved_learners
-        self._unserved_learners.discard(node_id)
-        self.raft.restart_progress(node_id, self._now)
-        info = self.links.outbound.get(node_id)
-        for bound in (info, self.links.inbound.get(node_id)):
-            if bound is not None and bound.lost and not self.is_voter(node_id):
-                was_lost, bound.lost = True, False  # it was a voter when it said so, and begins anew as a learner
-        if was_lost and info is not None:
-            self.raft.link_up(node_id, self._now)
-
-    def _note_tail(self, first: int, end: int) -> None:
-        """Lines were appended: whom they name is known from now on."""
-        for index, line in self.raft.log.membership_lines(first, end):
-            if line.split(b" ", 2)[1] != b"NODE_JOIN":
-                continue
-            try:
-                entry = parse_entry(line.split(b" ", 1)[1])
-            except EntryError:
-                continue  # it will be a no-op, and is reported then
-            if isinstance(entry, NodeJoin):
-                self._tail_joins[entry.node_id] = (index, entry)
-                self._membership_moved = True
-
-    def _follow_membership(self, now: float) -> None:
-        self._membership_moved = False
-        if self.standing in (Standing.MEMBER, Standing.JOINER):
-            self.raft.set_members(self.state.nodes.keys() | self._tail_joins.keys(), now)
-        self.orders.dial = self._dial_targets()
-        self.orders.busy = True
-
-    def _dial_targets(self) -> dict[str, tuple[str, int]]:
-        targets: dict[str, tuple[str, int]] = {}
-        if self.standing is not Standing.MEMBER:
-            return targets
-        addresses = {node_id: member.address for node_id, member in self.state.nodes.items()}
-        for node_id, (_, join) in self._tail_joins.items():
-            addresses[node_id] = nodesconf.parse_address(join.address)
-        # Who is linked to us said where it is: it may have moved, and the state can follow only once we reach it.
-        for node_id in (self.links.inbound.keys() & addresses.keys()) | (self.raft.voters - addresses.keys()):
-            if node_id in self.links.heard_addresses:
-                addresses[node_id] = self.links.heard_addresses[node_id]
-        for node_id, address in addresses.items():
-            ip = address.ip
-            if not ip and node_id in self.links.heard_addresses:
-                ip = self.links.heard_addresses[node_id].ip
-            if node_id != self.node_id and ip and address.cport:
-                targets[node_id] = (ip, address.cport)
-        return targets
-
-    # ------------------------------------------------------------------ messages
-
-    def _deliver(self, info: LinkInfo, message: Message) -> None:
-        """A message of an identified peer. Requests come on inbound links, answers on outbound ones."""
-        kind, now = type(message), self._now
-        if kind in _MEETING:
-            self.meetings.receive(info, message, now)
-        elif kind is Removed:
-            if isinstance(message, Removed):
-                self._on_removed(info, message)
-        elif kind in _OF_LEADERS_AND_CANDIDATES and self.raft.alone:
-            self.links.close(info, f"{kind.__name__} to a node that is alone")
-        elif not self.is_served(info) or info.is_meet:
-            self.count("messages_unserved")
-        elif kind not in _DISPATCH:
-            self.count(f"messages_ignored_{kind.__name__.lower()}")
-        elif (kind in _REQUESTS) == info.outbound:
-            self.links.close(info, f"{kind.__name__} on the wrong link")
-        else:
-            _DISPATCH[kind](self, info, message)
-
-    def _on_removed(self, info: LinkInfo, message: Removed) -> None:
-        """Obeyed if the NODE_FORGET is news, and comes from our cluster (PROTOCOL 8)."""
-        ours = info.outbound and info.cluster == self.cluster_id and self.standing is Standing.MEMBER
-        if ours and message.index > self.raft.last_applied:
-            self.was_removed(self._now)
-
-    def _on_raft(self, info: LinkInfo, message: Message) -> None:
-        self.raft.receive(info.node_id or "", message, self._now, info.link)
-        self._follow_cluster_of(info)
-
-    def _on_snapshot(self, info: LinkInfo, message: Message) -> None:
-        self.snapshots.receive(info, message, self._now)
-        self._follow_cluster_of(info)
-
-    def _follow_cluster_of(self, info: LinkInfo) -> None:
-        """A joiner takes the cluster id of the first leader that it follows (PROTOCOL 9)."""
-        if self.standing is Standing.JOINER and self.cluster_id is None and self.raft.leader_id == info.node_id:
-            self.cluster_id = info.cluster
-            self.links.close_foreign()
-
-    def _on_snapshot_ack(self, info: LinkInfo, message: SnapshotAck) -> None:
-        self.snapshots.on_ack(info.node_id or "", message)
-
-    def _on_propose(self, info: LinkInfo, message: Propose) -> None:
-        if info.node_id in self.state.nodes:
-            self.leader.on_propose(info.link, message.entry, self._now)
-        else:
-            self.count("proposals_of_strangers")
-
-    def _on_reject(self, info: LinkInfo, message: Reject) -> None:
-        if info.node_id == self.raft.leader_id and self.proposals.pending.has(_key_of(message.entry)):
-            error = Conflict if message.reason == "conflict" else Rejected
-            reason = self._reason_to_refuse(message.entry) or message.reason
-            self.refused(message.entry, error(f"the leader refused it: {reason}"))
-
-    def refused(self, raw: bytes, error: Rejected) -> None:
-        """A leader refused a proposal of ours. Sent twice, it may be in the log all the same (PROTOCOL 6.4)."""
-        key = _key_of(raw)
-        outcome: Exception | None = error
-        if self.proposals.sent_more_than_once(key):
-            entry = parse_entry(raw)
-            if isinstance(entry, App):
-                outcome = UnknownOutcome("it was sent before, and is refused now")
-            elif self.state.check(entry).kind is Kind.HOLDS:
-                outcome = None
-        self.proposals.complete(key, None, outcome)
-
-    def _reason_to_refuse(self, raw: bytes) -> str:
-        """Why a leader would refuse the entry, by our own state: REJECT does not say it."""
-        entry, state = parse_entry(raw), self.state
-        if isinstance(entry, App):
-            return ""
-        if isinstance(entry, NodeForget):
-            state = state.copy()
-            state.apply(0, DelVoter(entry.node_id))
-        return state.check(entry).reason
-
-    def _on_read_index(self, info: LinkInfo, message: ReadIndex) -> None:
-        if info.node_id in self.state.nodes:
-            self.raft.barrier(RemoteRead(info.node_id or "", message.number, info.link), self._now)
-        else:
-            self.links.send(info, ReadIndexNo(message.number), self._now)
-
-    def _on_read_index_ok(self, info: LinkInfo, message: ReadIndexOk) -> None:
-        if info.node_id == self.raft.leader_id:
-            self.barriers.confirmed(message.number, message.index, self.raft.last_applied)
-
-    def _on_read_index_no(self, info: LinkInfo, message: ReadIndexNo) -> None:
-        self.barriers.refused(message.number, self._now + self.config.heartbeat_interval)
-
-    def _on_transfer_leader(self, info: LinkInfo, message: TransferLeader) -> None:
-        if info.node_id in self.state.nodes and self.raft.is_leader and message.term == self.raft.current_term:
-            self.raft.transfer_to(None, self._now)
-
-    def _on_repl_offsets(self, info: LinkInfo, message: ReplOffsets) -> None:
-        if info.node_id == self.raft.leader_id:
-            self.repl_offsets.update(message.offsets)
 
     # ------------------------------------------------------------------ output
 
@@ -733,8 +551,8 @@ class Member:
         self._take_reads(update, now)
         self.snapshots.serve(update.needs_snapshot, now)
         self._notice_leader()
-        if self._membership_moved:
-            self._follow_membership(now)
+        if self.neighbours.moved:
+            self.neighbours.follow()
         self.orders.wake_at = update.wake_at
         orders, self.orders = self.orders, Orders()
         return orders
@@ -774,14 +592,13 @@ class Member:
 
     def _take_storage(self, update: Update) -> None:
         if update.truncate_from is not None:
-            self._tail_joins = {n: join for n, join in self._tail_joins.items() if join[0] < update.truncate_from}
-            self._membership_moved = True
+            self.neighbours.truncated_from(update.truncate_from)
         if not update.ticket:
             return
         lines: list[bytes] = []
         if update.store_from < update.store_to:
             lines = self.raft.log.lines(update.store_from, update.store_to)
-            self._note_tail(update.store_from, update.store_to)
+            self.neighbours.appended(update.store_from, update.store_to)
             if not self.raft.is_leader:
                 self.caught_up_by = self.caught_up_by if self.caught_up_by != "none" else "log"
         image = keep_above = None
@@ -908,52 +725,3 @@ def _forgotten(sent: bool) -> NodeClosed:
     error = NodeClosed("this node was forgotten by its cluster")
     error.may_take_effect = sent
     return error
-
-
-def _key_of(entry: bytes) -> bytes:
-    """What a proposal of this entry is known by."""
-    if entry.startswith(b"APP "):
-        return entry.split(b" ", 2)[1]
-    return entry
-
-
-_MEETING = frozenset({Meet, AddMe, Welcome, MeetRejected})
-
-_DISPATCH: dict[type[Message], Any] = {
-    AppendEntries: Member._on_raft,
-    AppendEntriesAck: Member._on_raft,
-    PreVoteRequest: Member._on_raft,
-    PreVote: Member._on_raft,
-    VoteRequest: Member._on_raft,
-    Vote: Member._on_raft,
-    TimeoutNow: Member._on_raft,
-    InstallSnapshot: Member._on_snapshot,
-    SnapshotPiece: Member._on_snapshot,
-    SnapshotAck: Member._on_snapshot_ack,
-    Propose: Member._on_propose,
-    Reject: Member._on_reject,
-    ReadIndex: Member._on_read_index,
-    ReadIndexOk: Member._on_read_index_ok,
-    ReadIndexNo: Member._on_read_index_no,
-    TransferLeader: Member._on_transfer_leader,
-    ReplOffsets: Member._on_repl_offsets,
-}
-
-_OF_LEADERS_AND_CANDIDATES = frozenset(
-    {AppendEntries, PreVoteRequest, VoteRequest, TimeoutNow, InstallSnapshot, SnapshotPiece}
-)
-
-_REQUESTS = frozenset(
-    {
-        AppendEntries,
-        PreVoteRequest,
-        VoteRequest,
-        TimeoutNow,
-        InstallSnapshot,
-        SnapshotPiece,
-        Propose,
-        ReadIndex,
-        TransferLeader,
-        ReplOffsets,
-    }
-)

@@ -91,7 +91,7 @@ class Snapshots:
         for peer in peers:
             if not self._out.may_begin(peer, now):
                 continue
-            source = self._out.usable(peer, max(boundary, self._member.joined_at.get(peer, 0)))
+            source = self._out.usable(peer, max(boundary, self._member.neighbours.joined_at.get(peer, 0)))
             if source is not None:
                 self._begin(peer, source, now)
             elif not self._out.building and peer in self._member.state.nodes:

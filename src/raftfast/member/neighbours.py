@@ -1,0 +1,114 @@
+"""Whom this node knows, whom it serves, and whom it dials: the applied members, and the NODE_JOINs of the log's tail.
+
+Floor 3. A function of state, log and links; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..cluster.entries import NodeJoin, parse_entry
+from ..consensus import Standing
+from ..errors import EntryError
+from ..hot import nodesconf
+
+if TYPE_CHECKING:
+    from .member import Member
+
+__all__ = ["Neighbours"]
+
+
+class Neighbours:
+    """The other nodes, as one member sees them.
+
+    Invariant: `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._tail: dict[str, tuple[int, NodeJoin]] = {}
+        self.moved = True
+        """Whether members or addresses have changed since `follow`."""
+        self.lost_learners: set[str] = set()
+        """Learners that said that they have lost their log: not served before their next NODE_JOIN."""
+        self.joined_at: dict[str, int] = {}
+        """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._tail
+
+    def clear(self) -> None:
+        """The node begins anew."""
+        self._tail.clear()
+        self.lost_learners.clear()
+        self.joined_at.clear()
+        self.moved = True
+
+    def appended(self, first: int, end: int) -> None:
+        """Lines were appended: whom they name is known from now on."""
+        for index, line in self._member.raft.log.membership_lines(first, end):
+            if line.split(b" ", 2)[1] != b"NODE_JOIN":
+                continue
+            try:
+                entry = parse_entry(line.split(b" ", 1)[1])
+            except EntryError:
+                continue  # it will be a no-op, and is reported then
+            if isinstance(entry, NodeJoin):
+                self._tail[entry.node_id] = (index, entry)
+                self.moved = True
+
+    def truncated_from(self, index: int) -> None:
+        """Lines from `index` on are gone."""
+        self._tail = {node_id: join for node_id, join in self._tail.items() if join[0] < index}
+        self.moved = True
+
+    def begin_anew(self) -> None:
+        """A snapshot was installed: what is kept of the log behind it may be nothing."""
+        self._tail.clear()
+        self.appended(self._member.raft.log.first_index, self._member.raft.log.last_index + 1)
+        self.moved = True
+
+    def joined(self, node_id: str, index: int) -> None:
+        """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
+        member = self._member
+        self.moved = True
+        self.joined_at[node_id] = index
+        self._tail.pop(node_id, None)
+        was_lost = node_id in self.lost_learners
+        self.lost_learners.discard(node_id)
+        member.raft.restart_progress(node_id, member.now)
+        info = member.links.outbound.get(node_id)
+        for bound in (info, member.links.inbound.get(node_id)):
+            if bound is not None and bound.lost and not member.is_voter(node_id):
+                was_lost, bound.lost = True, False  # it was a voter when it said so, and begins anew as a learner
+        if was_lost and info is not None:
+            member.raft.link_up(node_id, member.now)
+
+    def follow(self) -> None:
+        """Tells Raft who the members are, and the node whom to dial."""
+        member = self._member
+        self.moved = False
+        if member.standing in (Standing.MEMBER, Standing.JOINER):
+            member.raft.set_members(member.state.nodes.keys() | self._tail.keys(), member.now)
+        member.orders.dial = self._targets()
+        member.orders.busy = True
+
+    def _targets(self) -> dict[str, tuple[str, int]]:
+        member, links = self._member, self._member.links
+        targets: dict[str, tuple[str, int]] = {}
+        if member.standing is not Standing.MEMBER:
+            return targets
+        addresses = {node_id: node.address for node_id, node in member.state.nodes.items()}
+        for node_id, (_, join) in self._tail.items():
+            addresses[node_id] = nodesconf.parse_address(join.address)
+        # Who is linked to us said where it is: it may have moved, and the state can follow only once we reach it.
+        for node_id in (links.inbound.keys() & addresses.keys()) | (member.raft.voters - addresses.keys()):
+            if node_id in links.heard_addresses:
+                addresses[node_id] = links.heard_addresses[node_id]
+        for node_id, address in addresses.items():
+            ip = address.ip
+            if not ip and node_id in links.heard_addresses:
+                ip = links.heard_addresses[node_id].ip
+            if node_id != member.node_id and ip and address.cport:
+                targets[node_id] = (ip, address.cport)
+        return targets
