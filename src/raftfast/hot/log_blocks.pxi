@@ -114,6 +114,22 @@ cdef inline void put(Entries *entries, uint64_t *terms, PyObject **lines, size_t
     entries.count += n
 
 
+cdef inline void refer(Entries *entries, size_t i, size_t n, PyObject **target) noexcept:
+    """Puts the lines of `n` entries from `i` on into `target`, with a reference of its own to each."""
+    cdef size_t position = entries.offset + i
+    cdef size_t end = position + n
+    cdef size_t slot, step
+    cdef PyObject **lines
+    while position < end:
+        lines = &block_at(entries, position >> SHIFT).lines[position & MASK]
+        step = min(<size_t>BLOCK - (position & MASK), end - position)
+        for slot in range(step):
+            Py_INCREF(lines[slot])
+            target[slot] = lines[slot]
+        target += step
+        position += step
+
+
 cdef void drop_last(Entries *entries, size_t n) noexcept:
     """Lets the last `n` entries go, of at least as many. Their blocks stay until `give_back`."""
     cdef size_t i

@@ -38,8 +38,7 @@ cdef extern from "Python.h":
     bint is_bytes "PyBytes_CheckExact"(PyObject *value) noexcept
     list PyList_New(Py_ssize_t size)
     tuple PyTuple_New(Py_ssize_t size)
-    # Both steal the reference to the value.
-    void PyList_SET_ITEM(list target, Py_ssize_t at, PyObject *value) noexcept
+    # Steals the reference to the value.
     void PyTuple_SET_ITEM(tuple target, Py_ssize_t at, PyObject *value) noexcept
 
 
@@ -191,19 +190,15 @@ The entries behind the boundary, in memory: a term and an AE line each.
         `hi` is above `last_index + 1`. An empty range is held to the same.
         Cost: O(lines given).
         """
-        cdef size_t start, i, n
+        cdef size_t start, n
         cdef uint64_t changes
         cdef list found
-        cdef PyObject *line
         n = self._span(lo, hi, max_bytes, &start)
         changes = self._entries.changes
         found = PyList_New(n)
         if changes != self._entries.changes:
             return self.lines(lo, hi, max_bytes)
-        for i in range(n):
-            line = line_of(&self._entries, start + i)
-            Py_INCREF(line)
-            PyList_SET_ITEM(found, i, line)
+        refer(&self._entries, start, n, PySequence_Fast_ITEMS(found))
         return found
 
     def entries(self, lo: int, hi: int, max_bytes: int | None = None) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
@@ -212,7 +207,6 @@ The entries behind the boundary, in memory: a term and an AE line each.
         cdef uint64_t changes, value, before = 0
         cdef tuple terms, lines
         cdef object term = 0
-        cdef PyObject *line
         n = self._span(lo, hi, max_bytes, &start)
         changes = self._entries.changes
         terms = PyTuple_New(n)
@@ -226,9 +220,7 @@ The entries behind the boundary, in memory: a term and an AE line each.
                 before = value
             Py_INCREF(<PyObject *>term)
             PyTuple_SET_ITEM(terms, i, <PyObject *>term)
-            line = line_of(&self._entries, start + i)
-            Py_INCREF(line)
-            PyTuple_SET_ITEM(lines, i, line)
+        refer(&self._entries, start, n, PySequence_Fast_ITEMS(lines))
         return terms, lines
 
     def membership_lines(self, lo: int, hi: int) -> list[tuple[int, bytes]]:
