@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,12 +74,12 @@ MIXED: list[messages.Message] = [
 
 def _decode(wire: ModuleType) -> Case:
     payload = wire.encode(append_entries(100))[8:]
-    return Case(lambda: wire.decode(payload))
+    return Case(partial(wire.decode, payload))
 
 
 def _encode(wire: ModuleType) -> Case:
     message = append_entries(100)
-    return Case(lambda: wire.encode(message))
+    return Case(partial(wire.encode, message))
 
 
 def _feed(wire: ModuleType) -> Case:
@@ -101,9 +102,9 @@ def _encode_mixed(wire: ModuleType) -> Case:
 
 
 def filled(log: ModuleType, count: int = HELD) -> Any:
-    """A RaftLog of `count` entries."""
+    """A RaftLog of `count` entries, each line an object of its own."""
     made = log.RaftLog()
-    made.extend([7] * count, [LINE] * count)
+    made.extend([7] * count, [bytes(bytearray(LINE)) for _ in range(count)])
     return made
 
 
@@ -120,7 +121,7 @@ def _merge_new(log: ModuleType) -> Case:
 def _merge_held(log: ModuleType) -> Case:
     terms, lines = batch()
     made = filled(log)
-    return Case(lambda: made.merge(5_000, terms, lines, 0))
+    return Case(partial(made.merge, 5_000, terms, lines, 0))
 
 
 def _merge_conflict(log: ModuleType) -> Case:
@@ -130,27 +131,27 @@ def _merge_conflict(log: ModuleType) -> Case:
 
 def _lines(log: ModuleType) -> Case:
     made = filled(log)
-    return Case(lambda: made.lines(5_000, 5_000 + BATCH))
+    return Case(partial(made.lines, 5_000, 5_000 + BATCH))
 
 
 def _lines_bounded(log: ModuleType) -> Case:
     made = filled(log)
-    return Case(lambda: made.lines(5_000, 5_000 + BATCH, 1 << 20))
+    return Case(partial(made.lines, 5_000, 5_000 + BATCH, 1 << 20))
 
 
 def _entries(log: ModuleType) -> Case:
     made = filled(log)
-    return Case(lambda: made.entries(5_000, 5_000 + BATCH, 1 << 20))
+    return Case(partial(made.entries, 5_000, 5_000 + BATCH, 1 << 20))
 
 
 def _membership(log: ModuleType) -> Case:
     made = filled(log)
-    return Case(lambda: made.membership_lines(5_000, 5_000 + BATCH))
+    return Case(partial(made.membership_lines, 5_000, 5_000 + BATCH))
 
 
 def _hint(log: ModuleType) -> Case:
     made = filled(log)
-    return Case(lambda: made.hint(HELD, 6))
+    return Case(partial(made.hint, HELD, 6))
 
 
 def _append(log: ModuleType) -> Case:
@@ -212,27 +213,27 @@ def raft_file(nodesconf: ModuleType, entries: int = ENTRIES) -> bytes:
 
 
 def _parse_nodes(nodesconf: ModuleType) -> Case:
-    return Case(lambda: nodesconf.parse(THOUSAND_NODES))
+    return Case(partial(nodesconf.parse, THOUSAND_NODES))
 
 
 def _dump_nodes(nodesconf: ModuleType) -> Case:
     conf = nodesconf.parse(THOUSAND_NODES)
-    return Case(lambda: nodesconf.dump(conf))
+    return Case(partial(nodesconf.dump, conf))
 
 
 def _parse_entries(nodesconf: ModuleType) -> Case:
     data = raft_file(quick)
-    return Case(lambda: nodesconf.parse(data))
+    return Case(partial(nodesconf.parse, data))
 
 
 def _log_lines(nodesconf: ModuleType) -> Case:
     lines = [ENTRY] * BATCH
-    return Case(lambda: nodesconf.log_lines(43, lines))
+    return Case(partial(nodesconf.log_lines, 43, lines))
 
 
 def _crc64(size: int) -> Callable[[ModuleType], Case]:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    return lambda nodesconf: Case(lambda: nodesconf.crc64(data))
+    return lambda nodesconf: Case(partial(nodesconf.crc64, data))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ own, which say the same; their schema is as cheap for them as it can be: one lis
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -64,8 +65,8 @@ def decoding() -> dict[str, Case]:
         return list(found.terms), list(found.lines)
 
     return {
-        "raftfast": Case(lambda: wire_c.decode(payload)),
-        "msgspec": Case(lambda: decoder.decode(packed)),
+        "raftfast": Case(partial(wire_c.decode, payload)),
+        "msgspec": Case(partial(decoder.decode, packed)),
         f"protobuf ({api_implementation.Type()})": Case(in_hand),
     }
 
@@ -83,9 +84,9 @@ def encoding() -> dict[str, Case]:
         return wire_c.encode(made(values["leader_id"], 7, 100_000, 7, 99_990, terms, lines, 77))
 
     return {
-        "raftfast": Case(lambda: wire_c.encode(message)),
+        "raftfast": Case(partial(wire_c.encode, message)),
         "raftfast, message and entries from the log too": Case(from_the_log),
-        "msgspec": Case(lambda: encoder.encode(struct)),
+        "msgspec": Case(partial(encoder.encode, struct)),
         f"protobuf ({api_implementation.Type()})": Case(lambda: kind(**values).SerializeToString()),
     }
 
@@ -96,9 +97,9 @@ def nodes() -> dict[str, Case]:
     text = plain.decode()
     assert len(parse_cluster_nodes(text)) == len(nodesconf_c.parse(plain).nodes) == 1000
     return {
-        "raftfast": Case(lambda: nodesconf_c.parse(plain)),
-        "raftfast, aux fields and all": Case(lambda: nodesconf_c.parse(THOUSAND_NODES)),
-        "redis-py": Case(lambda: parse_cluster_nodes(text)),
+        "raftfast": Case(partial(nodesconf_c.parse, plain)),
+        "raftfast, aux fields and all": Case(partial(nodesconf_c.parse, THOUSAND_NODES)),
+        "redis-py": Case(partial(parse_cluster_nodes, text)),
     }
 
 
