@@ -202,7 +202,8 @@ def test_a_command_that_is_not_bytes_is_a_type_error(run, tmp_path: Path, comman
 
 def test_a_command_that_is_too_long_is_refused_and_nothing_of_its_batch_is_proposed(run, tmp_path: Path) -> None:
     async def main() -> None:
-        async with cluster_of(tmp_path, 1) as cluster:
+        # the pure leaves take seconds for the checksum of eight megabytes
+        async with cluster_of(tmp_path, 1, node_timeout=20.0) as cluster:
             node = cluster[0]
             for too_long in (b"x" * LONGEST_ENTRY, b"\n" * (LONGEST_ENTRY // 2)):
                 assert isinstance(await error_of(node.propose(too_long)), EntryError)

@@ -135,11 +135,15 @@ def test_a_follower_that_lost_what_it_acknowledged_is_not_served(run, tmp_path: 
             await cluster[0].propose_many(numbered(20))
             follower = cluster.number_of((await cluster.followers())[0])
             await cluster.converge()
+            leader = await cluster.leader()
+            last = leader.status().last_index
+            await cluster.until(
+                lambda: all(peer.match_index == last for peer in leader.status().peers), "all is acknowledged"
+            )
             await cluster.kill(follower)
             path = tmp_path / f"node-{follower}" / "nodes.conf"
             os.truncate(path, path.stat().st_size - 7)
             (node,) = await cluster.start(follower)
-            leader = next(each for each in cluster.live if each.status().role is Role.LEADER)
             await leader.propose(b"without it")
             await cluster.until(lambda: "lost entries" in caplog.text, "it is reported")
             assert node.node_id in caplog.text
