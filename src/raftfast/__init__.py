@@ -6,6 +6,8 @@ compiled leaves (`COMPILED` tells whether they are), `Config` the knobs, the res
 
 from __future__ import annotations
 
+import sys
+
 from .config import Config
 from .errors import (
     Busy,
@@ -37,6 +39,10 @@ from .statemachine import StateMachine
 from .status import LinkStatus, PeerStatus, Status
 
 __version__ = "0.1.0"
+
+# The leaves' modules are named for their twins; `import raftfast.wire` finds the one in use, as `raftfast.wire` does.
+sys.modules[f"{__name__}.nodesconf"] = nodesconf
+sys.modules[f"{__name__}.wire"] = wire
 
 __all__ = [
     "COMPILED",
