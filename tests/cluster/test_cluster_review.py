@@ -6,6 +6,7 @@ import itertools
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_cases import FREE, SA, SB, A, B, C, D, join, three
@@ -25,6 +26,7 @@ from raftfast.cluster.entries import (
     parse_line,
     unescape,
 )
+from raftfast.cluster.sessions import Look, Sessions
 from raftfast.cluster.snapshot import node_lines, parse_nodes
 from raftfast.cluster.state import ClusterState, Kind
 from raftfast.consensus.voters import VoterHistory, voter_change
@@ -180,3 +182,17 @@ def test_text_that_is_no_utf_8_is_an_entry_error(text: str) -> None:
             entry.encode()
     with pytest.raises(EntryError):
         app_entry(text, 1, b"x")
+
+
+# ---------------------------------------------------------------------- answers that no snapshot could hold
+
+
+@pytest.mark.parametrize("result", ["text", bytearray(b"x"), 5, True, memoryview(b"x")])
+def test_an_answer_that_is_not_bytes_is_refused_at_once(result: Any) -> None:
+    sessions = Sessions()
+    sessions.open(A, 1)
+    before = sessions.encode()
+    with pytest.raises(TypeError, match="must be bytes or None"):
+        sessions.record(A, 1, 2, result)
+    assert sessions.encode() == before
+    assert sessions.look(A, 1) is Look.FRESH

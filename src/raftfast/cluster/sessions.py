@@ -142,8 +142,12 @@ class Sessions:
         """The command, which `look` found FRESH, was applied by the entry at `index` and answered `result`.
 
         A result that alone exceeds `result_bytes` is not kept; otherwise the oldest make room for it. **Raises**
-        ValueError for a command that is not fresh. **Cost**: constant on the whole, if sequences have no gaps.
+        ValueError for a command that is not fresh, TypeError for an answer that is neither bytes nor None. **Cost**:
+        constant on the whole, if sequences have no gaps.
         """
+        if result is not None and not isinstance(result, bytes):
+            # Kept, it would be found out by the next snapshot only, far from whoever returned it.
+            raise TypeError(f"what a command answers must be bytes or None, not {type(result).__name__}")
         session = self._sessions.get(client_id)
         if session is None or sequence < 1:
             raise ValueError(f"command {client_id}:{sequence} is not fresh")
