@@ -20,7 +20,7 @@ from .cluster.snapshot import split_sessions
 from .config import Config
 from .consensus import Standing
 from .errors import NodeClosed, RaftError, SnapshotError, StorageError
-from .member import Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
+from .member import Capture, Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
 from .messages import Message
 from .net import Dialer, Link
 from .reserve import LOOK_INTERVAL, Reserve
@@ -88,6 +88,7 @@ class Engine:
         self._jobs: deque[StoreJob | tuple[Rewrite, int | None]] = deque()
         self._job_running = False
         self._incoming: IncomingSnapshot | None = None
+        self._lent: list[SnapshotFile] = []
         self._compacting = False
         self._wants_rewrite = False
         self._resets = 0
@@ -401,6 +402,38 @@ class Engine:
             built,
         )
 
+    async def lend_snapshot(self) -> tuple[Capture, SnapshotFile]:
+        """The state as of what is applied now, written to a file that is kept until `take_back`, or the node's end.
+
+        Raises StorageError where there is no room or it can't be written; the node goes on.
+        """
+        while self.member.snapshots.installing and not self._stopped:
+            await self.turned.wait()
+        if self._stopped:
+            raise NodeClosed("the node is closed")
+        if self._room.shortage:
+            raise StorageError(self._room.shortage)
+        capture = self.member.capture()
+
+        def write() -> SnapshotFile:
+            return self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index)
+
+        file = await self.loop.run_in_executor(self._state_worker, write)
+        self._lent.append(file)
+        return capture, file
+
+    async def read_lent(self, file: SnapshotFile, offset: int, size: int) -> bytes:
+        """Bytes of a snapshot that was lent. Raises StorageError."""
+        if self._stopped:
+            raise NodeClosed("the node is closed")
+        return await self.loop.run_in_executor(self._piece_worker, file.read, offset, size)
+
+    def take_back(self, file: SnapshotFile) -> None:
+        """A snapshot that was lent is read no more: its file goes."""
+        if file in self._lent and not self._stopped:
+            self._lent.remove(file)
+            self._submit(self._piece_worker, file.close, lambda _: None)
+
     def _read_piece(self, order: PieceRead) -> None:
         def done(data: bytes | None) -> None:
             if data is None:
@@ -525,6 +558,8 @@ class Engine:
         for worker in (self._state_worker, self._piece_worker, self._disk):
             await self.loop.run_in_executor(None, worker.shutdown, True)
         await self.loop.run_in_executor(None, self._abandon)
+        for file in self._lent:
+            await self.loop.run_in_executor(None, file.close)
         await self.loop.run_in_executor(None, self.storage.close)
 
 

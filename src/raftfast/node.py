@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from .backup import Backup
 from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
@@ -510,6 +511,15 @@ class Node:
     def known_unjoined(self) -> list[NodeRecord]:
         """Nodes that the state does not name: this one, while it is no member, and those that said HELLO to it."""
         return unjoined_at(self._member())
+
+    async def backup(self) -> Backup:
+        """A consistent snapshot of all that was committed before the call, to be read in pieces, then closed.
+
+        It lies in a file of the node's folder until it is closed. Raises NotLinearizable where no leader confirmed it
+        in time, StorageError where the disk has no room for it.
+        """
+        await self.barrier()
+        return await Backup.of(self._running())
 
     def state_digest(self) -> str:
         """40 hex digits over cluster metadata and state machine: equal on members that applied the same.

@@ -9,6 +9,7 @@ import pytest
 
 from raftfast.cli import run
 from raftfast.hot import nodesconf
+from raftfast.storage.folder import Folder
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "nodesconf"
 SOUND = VECTORS / "05_raft_full.conf"
@@ -131,9 +132,91 @@ def test_a_state_file_that_is_missing_is_damage(tmp_path, capsys):
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, capsys):
-    for path, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+    for path, told in ((tmp_path / "none", tmp_path / "none"), (tmp_path, tmp_path / "nodes.conf")):
         assert run(["inspect", str(path)]) == 1
-        assert capsys.readouterr() == ("", f"{path}: {reason}\n")
+        assert capsys.readouterr() == ("", f"{told}: No such file or directory\n")
+
+
+def test_a_folder_is_told_with_what_lies_in_it(tmp_path, capsys):
+    with_app_state(tmp_path, b"state")
+    tmp_path.joinpath("raftfast.lock").write_text("4711\n")
+    tmp_path.joinpath("app-41-ffffffffffffffff").write_bytes(b"")
+    tmp_path.joinpath("nodes.conf.copy-1").write_bytes(b"")
+    assert run(["inspect", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path}/nodes.conf: sound"
+    assert lines[-3:] == [
+        "  stray      app-41-ffffffffffffffff: being written, or left by a crash; removed by the node",
+        "  copy       nodes.conf.copy-1: kept by a repair or a recovery",
+        "  lock       last taken by process 4711",
+    ]
+
+
+def damaged_tail(folder: Path) -> Path:
+    data = bytearray(SOUND.read_bytes())
+    data[-3] ^= 1
+    file = folder / "nodes.conf"
+    file.write_bytes(data)
+    return file
+
+
+def test_a_damaged_last_line_is_dropped_and_a_copy_kept(tmp_path, capsys):
+    file = damaged_tail(tmp_path)
+    before = file.read_bytes()
+    assert run(["inspect", str(file)]) == 1
+    assert "CRC mismatch" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert run(["inspect", "--repair-tail", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "CRC mismatch" in out
+    (copy,) = tmp_path.glob("nodes.conf.copy-*")
+    assert str(copy) in out
+    assert copy.read_bytes() == before
+    assert before.startswith(file.read_bytes())
+    assert [len(nodesconf.parse(each).entries) for each in (SOUND.read_bytes(), file.read_bytes())] == [11, 10]
+    assert run(["inspect", "--repair-tail", str(file)]) == 0
+    assert "sound, nothing to repair" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("nodes.conf.copy-*"))) == 1
+
+
+def test_damage_anywhere_else_is_not_repaired(tmp_path, capsys):
+    sound = SOUND.read_bytes()
+    file = tmp_path / "nodes.conf"
+    lines = sound.splitlines(keepends=True)
+    for number in range(len(lines) - 1):
+        start = sum(map(len, lines[:number]))
+        data = bytearray(sound)
+        data[start + len(lines[number]) // 2] ^= 1
+        file.write_bytes(data)
+        assert run(["inspect", "--repair-tail", str(tmp_path)]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "no repair is safe here" in err
+        assert file.read_bytes() == bytes(data)
+    assert list(tmp_path.glob("nodes.conf.copy-*")) == []
+    vote = nodesconf.appended_vars(9, None, nodesconf.crc64(sound))
+    file.write_bytes(sound + vote[:-3] + b"0\n")
+    assert run(["inspect", "--repair-tail", str(tmp_path)]) == 1
+    assert "a term or vote is never dropped" in capsys.readouterr().err
+
+
+def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path, capsys):
+    file = tmp_path / "nodes.conf"
+    file.write_bytes(SOUND.read_bytes()[:-1] + b"*")
+    assert run(["inspect", str(file)]) == 1
+    assert run(["inspect", "--repair-tail", str(file)]) == 0
+    assert file.read_bytes() == SOUND.read_bytes()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_folder_in_use_is_not_repaired(tmp_path, capsys):
+    file = damaged_tail(tmp_path)
+    before = file.read_bytes()
+    folder = Folder(tmp_path)
+    assert run(["inspect", "--repair-tail", str(file)]) == 1
+    assert "in use" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    folder.close()
 
 
 def test_an_empty_file_is_what_a_fresh_node_has(tmp_path, capsys):

@@ -18,7 +18,7 @@ from .text import one_line
 
 __all__ = ["commands", "run", "version"]
 
-_COMMANDS = ("demo", "inspect", "serve")
+_COMMANDS = ("backup", "demo", "inspect", "recover", "restore", "serve")
 
 
 def version() -> str:

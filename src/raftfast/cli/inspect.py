@@ -1,6 +1,7 @@
-"""`raftfast inspect FILE`: what is in a `nodes.conf`, and whether it is sound.
+"""`raftfast inspect FILE|FOLDER`: what is in a `nodes.conf`, or a backup, and whether it is sound.
 
-Floor 6. Reads only: no lock is taken and nothing is written, so it may be used on a running node's file.
+Floor 6. Reads only: no lock is taken and nothing is written, so it may be used on a running node's file. The exception
+is `--repair-tail`, which takes the folder's lock and keeps a copy.
 """
 
 from __future__ import annotations
@@ -21,15 +22,24 @@ from .text import printable
 
 __all__ = ["command", "describe", "facts"]
 
+_BACKUP_START = b"raftfast-backup "
+
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--repair-tail", is_flag=True, help="Drop a last log line that is damaged; a copy of the file is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def command(file: Path, as_json: bool) -> int:
-    """Read a nodes.conf FILE and tell what is in it.
+def command(file: Path, as_json: bool, repair_tail: bool) -> int:
+    """Read a nodes.conf FILE, the one in a node's FOLDER, or a backup, and tell what is in it.
 
     Exit code 0 if it is sound; 1, and one line `FILE: line N: reason` on standard error, if it is not.
     """
+    folder = file if file.is_dir() else None
+    file = file / "nodes.conf" if folder is not None else file
+    if repair_tail:
+        _repair(file)
+    elif _is_backup(file):
+        return _tell_backup(file, as_json)
     try:
         conf = storage.inspect(file)
         if app := storage.app_of(conf):
@@ -47,6 +57,57 @@ def command(file: Path, as_json: bool) -> int:
         click.echo(f"{printable(str(file))}: sound")
         for line in describe(conf, size_bytes):
             click.echo(line)
+        for line in _beside(folder, conf) if folder is not None else ():
+            click.echo(line)
+    return 0
+
+
+def _repair(file: Path) -> None:
+    """The one repair that is safe, told. Raises where it is none, and nothing was changed."""
+    done = storage.repair_tail(str(file.parent), file.name)
+    if done is None:
+        click.echo(f"{printable(str(file))}: sound, nothing to repair")
+        return
+    click.echo(f"{printable(str(file))}: {printable(done.reason)}")
+    click.echo(
+        f"  dropped    {len(done.dropped)} bytes: {printable(done.dropped[:200].decode('utf-8', 'surrogateescape'))}"
+    )
+    click.echo(f"  copy       {printable(done.copy)}")
+
+
+def _beside(folder: Path, conf: NodesConf) -> Iterator[str]:
+    """What else is in a node's folder."""
+    app = storage.app_of(conf)
+    for path in sorted(folder.iterdir()):
+        if path.name == "raftfast.lock":
+            pid = path.read_text("ascii", "replace").strip()
+            yield f"  lock       last taken by process {printable(pid) or '-'}"
+        elif path.name.startswith(("app-", "nodes.conf.tmp-")) and (app is None or path.name != app.name):
+            yield f"  stray      {printable(path.name)}: being written, or left by a crash; removed by the node"
+        elif path.name.startswith("nodes.conf.copy-"):
+            yield f"  copy       {printable(path.name)}: kept by a repair or a recovery"
+
+
+def _is_backup(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_BACKUP_START)) == _BACKUP_START
+    except OSError:
+        return False  # said where it is read
+
+
+def _tell_backup(file: Path, as_json: bool) -> int:
+    backup = storage.BackupFile(str(file))
+    backup.close()
+    if as_json:
+        told = {"file": str(file), "sound": True, "backup": asdict(backup.head), "app_bytes": backup.app_length}
+        _print_json(told)
+        return 0
+    head = backup.head
+    click.echo(f"{printable(str(file))}: sound")
+    click.echo(f"  backup     of index {head.index}, term {head.term}, cluster {head.cluster_id or '-'}")
+    click.echo(f"  nodes      {len(backup.nodes.splitlines())}")
+    click.echo(f"  app state  {backup.app_length} bytes")
     return 0
 
 

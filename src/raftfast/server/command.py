@@ -87,6 +87,8 @@ class Port:
     connections_rejected: int = 0
     commands_run: int = 0
     waiting_barrier: asyncio.Future[str | None] | None = None
+    backup: object | None = None
+    """The backup that is open, or about to be; `backup_commands` knows what it is."""
 
     def barrier(self) -> asyncio.Future[str | None]:
         """A future that is done when a barrier that begins after this call has passed: None, or an error text.

@@ -64,6 +64,7 @@ def _raftfast(client: Client) -> Lines:
     totals = {"snapshots_installed": 0, "snapshots_sent": 0} | status.counters
     return [
         ("raft_node_id", status.node_id),
+        ("raft_cluster_id", status.cluster_id or ""),
         ("raft_standing", status.standing),
         ("raft_role", "learner" if status.learner else status.role.value),
         ("raft_term", status.term),

@@ -14,7 +14,16 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from . import client_commands, cluster_commands, config_commands, info, kv_commands, server_commands, transaction
+from . import (
+    backup_commands,
+    client_commands,
+    cluster_commands,
+    config_commands,
+    info,
+    kv_commands,
+    server_commands,
+    transaction,
+)
 from .command import Command, Port
 from .connection import Connection
 from .resp import Limits
@@ -26,6 +35,7 @@ __all__ = ["Server", "bind", "serve"]
 def command_table(*, with_store: bool) -> dict[bytes, Command]:
     """All commands that are served, by name in upper case."""
     rows = [
+        *backup_commands.COMMANDS,
         *client_commands.COMMANDS,
         *cluster_commands.COMMANDS,
         *config_commands.COMMANDS,

@@ -13,7 +13,7 @@ from ..config import Config
 from ..records import Address, NodeRecord
 from ..status import Status
 
-__all__ = ["ServedCluster", "ServedMember", "ServedNode", "ServedStore"]
+__all__ = ["ServedBackup", "ServedCluster", "ServedHead", "ServedMember", "ServedNode", "ServedStore"]
 
 
 class ServedMember(Protocol):
@@ -45,6 +45,23 @@ class ServedCluster(Protocol):
     def records(self, myself: str | None = None) -> list[NodeRecord]: ...
 
 
+class ServedHead(Protocol):
+    """What a backup says of itself."""
+
+    @property
+    def total(self) -> int: ...
+    def encode(self) -> bytes: ...
+
+
+class ServedBackup(Protocol):
+    """A snapshot of the node that is read in pieces; it is to be closed."""
+
+    @property
+    def head(self) -> ServedHead: ...
+    async def read(self, offset: int, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class ServedNode(Protocol):
     """A running node. What it raises is a `RaftError`; cancelling an await gives up waiting and undoes nothing."""
 
@@ -71,6 +88,7 @@ class ServedNode(Protocol):
     async def del_voter(self, node_id: str, /) -> None: ...
     async def set_hostname(self, hostname: str, /) -> None: ...
     async def reset(self, *, hard: bool = False) -> None: ...
+    async def backup(self) -> ServedBackup: ...
 
 
 class ServedStore(Protocol):

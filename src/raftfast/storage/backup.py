@@ -1,0 +1,203 @@
+"""A backup file: a head that says what is in it, a snapshot as it is sent (PROTOCOL 7), and a checksum over all of it.
+
+Floor 3. Blocking, bounded in memory but for the node lines. What the node lines mean, and what becomes of a backup, is
+for those above.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import SnapshotError, StorageError
+from ..hot import nodesconf
+from .disk import PIECE_BYTES, Disk, error_at, read_exactly, write_all
+
+__all__ = ["BackupFile", "BackupHead", "BackupWriter"]
+
+_HEAD = re.compile(
+    rb"raftfast-backup 1 (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) "
+    rb"([0-9a-z]{40}|-) (0|[1-9][0-9]{0,19})\n"
+)
+_LONGEST_HEAD = 200
+_TAIL = re.compile(rb"crc ([0-9a-f]{16})\n")
+_TAIL_BYTES = len("crc 0123456789abcdef\n")
+_APP_LINE = re.compile(rb"app (0|[1-9][0-9]{0,19}) ([0-9a-f]{16})\n")
+_LONGEST_APP_LINE = len("app 18446744073709551615 0123456789abcdef\n")
+_MAX_NODES_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BackupHead:
+    """What a backup says of itself: the state is of entry `index` of `term`; `total` are the snapshot's bytes.
+
+    `current_term` is the node's term when it was made, `cluster_id` None where the node was in no cluster.
+    """
+
+    index: int
+    term: int
+    current_term: int
+    cluster_id: str | None
+    total: int
+
+    def encode(self) -> bytes:
+        """The head as the file's first line."""
+        cluster_id = self.cluster_id or "-"
+        return f"raftfast-backup 1 {self.index} {self.term} {self.current_term} {cluster_id} {self.total}\n".encode()
+
+    @classmethod
+    def decode(cls, line: bytes) -> BackupHead:
+        """The head of a line, its end included. Raises SnapshotError where it is none."""
+        found = _HEAD.fullmatch(line)
+        if found is None:
+            raise SnapshotError("this is no backup of raftfast, or of another version")
+        numbers = [int(found[group]) for group in (1, 2, 3, 5)]
+        if max(numbers) >= 1 << 64:
+            raise SnapshotError("a number in the backup's first line is too large")
+        cluster_id = None if found[4] == b"-" else found[4].decode()
+        return cls(numbers[0], numbers[1], numbers[2], cluster_id, numbers[3])
+
+
+class BackupWriter:
+    """A backup being written: the pieces of the snapshot in order, then `finish`, or `abandon`.
+
+    It is written under a name of its own beside `path`, and gets that name when it is whole and durable.
+    """
+
+    def __init__(self, path: str, head: BackupHead, disk: Disk | None = None) -> None:
+        """Raises StorageError, also where `path` is there already."""
+        self._disk = disk or Disk()
+        self._path = path
+        self._part = f"{path}.part-{os.getpid()}"
+        self._missing = head.total
+        self._fd = -1
+        if os.path.lexists(path):
+            raise StorageError(f"{path} is there already; it was left as it is")
+        text = head.encode()
+        try:
+            self._fd = self._disk.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            write_all(self._disk, self._fd, text, 0)
+        except OSError as error:
+            self.abandon()
+            raise error_at(path, error) from error
+        self._size, self._crc = len(text), nodesconf.crc64(text)
+
+    def write(self, piece: bytes) -> None:
+        """Take the next piece. Raises StorageError, SnapshotError where there are too many bytes."""
+        if len(piece) > self._missing:
+            raise SnapshotError("the node sends more than it announced")
+        self._append(piece)
+        self._missing -= len(piece)
+        self._crc = nodesconf.crc64(piece, self._crc)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            write_all(self._disk, self._fd, data, self._size)
+        except OSError as error:
+            raise error_at(self._path, error) from error
+        self._size += len(data)
+
+    def finish(self) -> int:
+        """Make it durable under its name; its size in bytes. Raises StorageError, SnapshotError."""
+        if self._missing:
+            raise SnapshotError(f"{self._missing} bytes of the snapshot are missing")
+        self._append(b"crc %016x\n" % self._crc)
+        try:
+            self._disk.fsync(self._fd)
+            fd, self._fd = self._fd, -1
+            self._disk.close(fd)
+            BackupFile(self._part, self._disk).close()  # what was written reads right
+            os.link(self._part, self._path)  # unlike a rename it never replaces what came there meanwhile
+            os.unlink(self._part)
+            self._disk.fsync_folder(os.path.dirname(os.path.abspath(self._path)))
+        except OSError as error:
+            raise error_at(self._path, error) from error
+        return self._size
+
+    def abandon(self) -> None:
+        """Close and remove what was written of it. Idempotent; nothing happens after `finish`."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._disk.close(fd)
+        if os.path.lexists(self._part):
+            os.unlink(self._part)
+
+
+class BackupFile:
+    """A backup that was read through and is right: its head, its node lines, and where its app state lies."""
+
+    def __init__(self, path: str, disk: Disk | None = None) -> None:
+        """Raises StorageError, with the file and the reason, where it can't be read or is not what was written."""
+        self._path = path
+        self._disk = disk or Disk()
+        self.nodes = b""
+        self._app_offset = self.app_length = 0
+        self.has_app = False
+        try:
+            self._fd = self._disk.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise error_at(path, error) from error
+        try:
+            self._read_through()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise error_at(path, error) from error
+            if isinstance(error, SnapshotError):
+                raise StorageError(f"{path}: {error}") from error
+            raise
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._disk.close(fd)
+
+    def _read_through(self) -> None:
+        size = self._disk.size(self._fd)
+        start = self._disk.pread(self._fd, _LONGEST_HEAD, 0)
+        first = start[: start.find(b"\n") + 1]
+        self.head = BackupHead.decode(first)
+        end = len(first) + self.head.total
+        if size != end + _TAIL_BYTES:
+            raise SnapshotError(f"it has {size} bytes, where {end + _TAIL_BYTES} are announced")
+        crc = 0
+        for piece in self._pieces(0, end):
+            crc = nodesconf.crc64(piece, crc)
+        tail = _TAIL.fullmatch(read_exactly(self._disk, self._fd, _TAIL_BYTES, end))
+        if tail is None or int(tail[1], 16) != crc:
+            raise SnapshotError(f"its checksum is {crc:016x}, and its last line says another: it is damaged")
+        self._split(len(first), end)
+
+    def _split(self, start: int, end: int) -> None:
+        """Node lines in front, then the app line and its bytes; a snapshot without an app part is node lines alone."""
+        head = bytearray()
+        for piece in self._pieces(start, end):
+            head += piece
+            at = 0 if head.startswith(b"app ") else head.find(b"\napp ") + 1
+            if head.startswith(b"app ") or at:
+                line_end = head.find(b"\n", at) + 1
+                if not line_end and len(head) - at < _LONGEST_APP_LINE and start + len(head) < end:
+                    continue
+                found = _APP_LINE.fullmatch(head[at:line_end])
+                if found is None or int(found[1]) != end - start - line_end:
+                    raise SnapshotError("its app line is malformed")
+                self.nodes, self.has_app = bytes(head[:at]), True
+                self._app_offset, self.app_length = start + line_end, int(found[1])
+                return
+            if len(head) > _MAX_NODES_BYTES:
+                raise SnapshotError("it has too many node lines")
+        self.nodes = bytes(head)
+
+    def app_pieces(self) -> Iterator[bytes]:
+        """The app state's bytes, in pieces of at most 1 MiB. Raises StorageError."""
+        try:
+            yield from self._pieces(self._app_offset, self._app_offset + self.app_length)
+        except OSError as error:
+            raise error_at(self._path, error) from error
+
+    def _pieces(self, start: int, end: int) -> Iterator[bytes]:
+        for offset in range(start, end, PIECE_BYTES):
+            yield read_exactly(self._disk, self._fd, min(PIECE_BYTES, end - offset), offset)
