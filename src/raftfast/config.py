@@ -59,7 +59,7 @@ class Config:
     max_pending: int = 100_000
     """Proposals of this node that may be outstanding."""
 
-    max_pending_bytes: int = 64 << 20
+    max_pending_bytes: int = 32 << 20
     """Entry bytes of this node's proposals that may be outstanding."""
 
     session_window: int = 1024

@@ -6,6 +6,7 @@ Floor 4. The loop is `engine`'s, the decisions are `member`'s; this file turns c
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import random
 import secrets
@@ -29,6 +30,7 @@ from .errors import (
     Dropped,
     NodeClosed,
     ParseError,
+    RaftError,
     Rejected,
     SnapshotError,
     StorageError,
@@ -86,8 +88,7 @@ class Node:
         self.bus_port = _port("bus_port", bus_port if bus_port is not None else port + BUS_PORT_OFFSET)
         self._announce_port = _port("announce_port", announce_port if announce_port is not None else port)
         self._announce_bus_port = _port("announce_bus_port", announce_bus_port or 0)
-        unspecified = host in ("", "0.0.0.0", "::")
-        self._announce_ip = announce_ip if announce_ip is not None else ("" if unspecified else host)
+        self._announce_ip = announce_ip if announce_ip is not None else _ip_of(host)
         try:
             nodesconf.parse_address(nodesconf.format_address(self._address(self.bus_port)))
         except ParseError as error:
@@ -411,6 +412,7 @@ class Node:
         engine = self._running()
         member = engine.member
         address = replace(member.identity.address, hostname=hostname)
+        before = member.identity.address.hostname
         member.identity = replace(member.identity, address=address)
 
         def entry() -> Entry | None:
@@ -419,7 +421,13 @@ class Node:
                 return None
             return NodeInfo(self.node_id, member.identity.info_text, mine.nofailover)
 
-        await self._change(entry)
+        try:
+            await self._change(entry)
+        except RaftError as error:
+            if not error.may_take_effect:  # then the node must not go on announcing it
+                address = replace(member.identity.address, hostname=before)
+                member.identity = replace(member.identity, address=address)
+            raise
 
     async def reset(self, *, hard: bool = False) -> None:
         """Makes this node a fresh singleton: without state, log, slots and cluster (CLUSTER RESET, PROTOCOL 8).
@@ -574,6 +582,14 @@ class Node:
 
     def _state(self) -> ClusterState:
         return self._member().state
+
+
+def _ip_of(host: str) -> str:
+    """What is announced for a bound host: an address of its own, else nothing, and connections show it (PROTOCOL 2)."""
+    try:
+        return "" if ipaddress.ip_address(host).is_unspecified else host
+    except ValueError:
+        return ""
 
 
 def _new_id() -> str:

@@ -441,3 +441,11 @@ def test_settings_of_the_whole_configuration_are_checked() -> None:
     with pytest.raises(ConfigError, match="node_timeout"):
         Config(node_timeout=0.01)
     assert Cluster(Path("."), CONFIG).config is CONFIG
+
+
+@pytest.mark.parametrize(
+    ("host", "announced"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", ""), ("0.0.0.0", ""), ("::", ""), ("", "")],
+)
+def test_only_an_address_of_its_own_is_announced_for_the_host_that_is_bound(host: str, announced: str) -> None:
+    assert Node("unused", host=host)._address(17000).ip == announced
