@@ -23,6 +23,7 @@ from ..cluster.entries import (
 from ..cluster.sessions import Duplicate, Look
 from ..cluster.state import Kind, Verdict
 from ..consensus import Standing
+from ..consensus.voters import voter_change
 from ..errors import Conflict, EntryError, InvariantViolation, Rejected, UnknownOutcome
 from ..hot import nodesconf
 from .proposals import app_key
@@ -124,11 +125,24 @@ class Applier:
             entry = parse_entry(raw)
         except EntryError as error:
             member.report(f"entry {index} is malformed and has no effect: {error}")
+            self._check_voters(index, raw)
             return
         verdict = member.state.apply(index, entry)
         if verdict.success:
             self._follow(index, entry, verdict, now)
+        else:
+            self._check_voters(index, raw)
         member.proposals.complete(raw, None, _error_of(verdict))
+
+    def _check_voters(self, index: int, raw: bytes) -> None:
+        """Of an entry that had no effect: it must have none on the voters in force either (PROTOCOL 8).
+
+        They are read from the log, the others at a restart from the node lines: where the two part, majorities do. A
+        leader that checks what it appends never makes such an entry.
+        """
+        change = voter_change(b"0 " + raw)
+        if change is not None and (change[1] in self._member.state.voters()) is not change[0]:
+            raise InvariantViolation(f"entry {index} changed the voters in force and can't be applied: {raw[:80]!r}")
 
     def _follow(self, index: int, entry: Entry, verdict: Verdict, now: float) -> None:
         """What an entry that took effect means for this node."""
