@@ -46,7 +46,7 @@ ROOT_FLOOR = 5.5
 """The package itself holds public names: it may import all that a service may, and only the command line imports it."""
 
 PARTS = dict.fromkeys(("backup", "engine", "observe", "reserve", "restore", "session", "signals"), "node")
-"""Files that are a part of another unit's: the node's loop, its status, its room, its sessions, backup and restore, …"""
+"""Files that are a part of another unit's: its loop, status, room, sessions, signals, backup and restore."""
 
 APART = {
     "storage": {"consensus", "cluster", "member"},
