@@ -303,8 +303,9 @@ def test_without_the_command_lines_packages_one_line_says_what_to_install(tmp_pa
     assert done.stderr == "raftfast: click is not installed; run: pip install 'raftfast[cli]'\n"
 
 
-def test_the_ci_script_is_sound_bash_and_executable():
-    script = ROOT / ".ci" / "run"
+@pytest.mark.parametrize("name", [".ci/run", "tools/sanitize.sh", "tools/pythons.sh", "fuzz/run.sh"])
+def test_a_script_is_sound_bash_and_executable(name):
+    script = ROOT / name
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True).returncode == 0
 
