@@ -119,7 +119,7 @@ class Members:
 
 def _voters_after(voters: frozenset[str], entry: Entry) -> frozenset[str]:
     """The voter set in force after an entry, read from the entry alone (PROTOCOL 8)."""
-    if isinstance(entry, AddVoter) or (isinstance(entry, NodeJoin) and entry.voter):
+    if isinstance(entry, AddVoter) or (isinstance(entry, NodeJoin) and entry.voter and not voters):
         return voters | {entry.node_id}
     return voters - {entry.node_id} if isinstance(entry, DelVoter) else voters
 

@@ -37,8 +37,8 @@ RULES: list[tuple[str, Entry, Kind, str]] = [
     ("join: known, same address", join(D), Kind.HOLDS, ""),
     ("join: known, other address", join(D, host="h"), Kind.VALID, ""),
     ("join: known, other shard", join(D, shard=SE), Kind.HOLDS, ""),
-    ("join: as a second voter", join(E, voter=True), Kind.REJECTED, "only where there is none"),
-    ("join: a learner as voter", join(D, voter=True), Kind.REJECTED, "only ADD_VOTER"),
+    ("join: as a second voter", join(E, voter=True), Kind.VALID, ""),
+    ("join: a learner as voter", join(D, voter=True), Kind.HOLDS, ""),
     ("join: a voter as voter", join(B, voter=True), Kind.HOLDS, ""),
     ("join: a voter as learner", join(B), Kind.HOLDS, ""),
     ("join: no shard", NodeJoin(E, "h:1@2,"), Kind.REJECTED, "shard-id"),
@@ -131,6 +131,14 @@ def test_app_is_not_the_states_affair() -> None:
     for call in (EMPTY.check, lambda entry: EMPTY.copy().apply(1, entry)):
         with pytest.raises(ValueError, match="App"):
             call(App(None, 0, b"x"))
+
+
+def test_who_joins_as_a_voter_after_the_founder_is_a_learner() -> None:
+    state = applied(join(A, voter=True), join(B, voter=True))
+    assert state.voters() == {A}
+    state = applied(join(A, voter=True), join(B))
+    assert state.apply(3, join(B, voter=True)).kind is Kind.HOLDS
+    assert state.voters() == {A}
 
 
 def test_the_founder_is_the_only_voter() -> None:

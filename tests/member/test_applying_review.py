@@ -16,8 +16,6 @@ ADDRESS = b"10.0.0.9:7000@17000,,tls-port=0,shard-id=" + NOBODY
     [
         b"ADD_VOTER nobody",
         b"ADD_VOTER " + NOBODY,
-        b"NODE_JOIN " + NOBODY + b" nowhere voter",
-        b"NODE_JOIN " + NOBODY + b" " + ADDRESS + b" voter",
     ],
 )
 def test_an_entry_that_moved_the_voters_in_force_alone_stops_the_node(entry: bytes) -> None:
@@ -37,6 +35,8 @@ def test_an_entry_that_moved_the_voters_in_force_alone_stops_the_node(entry: byt
         b"DEL_VOTER nobody",
         b"DEL_VOTER " + NOBODY,
         b"NODE_JOIN " + NOBODY + b" nowhere learner",
+        b"NODE_JOIN " + NOBODY + b" nowhere voter",
+        b"NODE_JOIN " + NOBODY + b" " + ADDRESS + b" voter",
         b"NODE_JOIN nobody voter",
         b"NODE_FORGET nobody 0",
         b"NOOP x",

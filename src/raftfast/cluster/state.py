@@ -313,22 +313,20 @@ def _noop(state: ClusterState, entry: Noop) -> _Change | Verdict:
 
 
 def _node_join(state: ClusterState, entry: NodeJoin) -> _Change | Verdict:
-    # PROTOCOL 10: NODE_JOIN of a known node changes its address, never its vote. A `voter` that would change the vote
-    # is refused: the voter set in force is read from the log alone, so it must not say what the state does not do.
+    # PROTOCOL 10: NODE_JOIN of a known node changes its address, never its vote. `voter` is a founder's word: where
+    # there are voters already it makes a learner like any other, as the voter set in force has it (PROTOCOL 8).
     settled = _settled(entry.address)
     if isinstance(settled, Verdict):
         return settled
     address, shard_id = settled
     known = state._nodes.get(entry.node_id)
+    founds = entry.voter and not state._voters
     if known is not None:
-        if entry.voter and not known.voter:
-            return _rejected(f"node {entry.node_id} is a learner; only ADD_VOTER makes it a voter")
-        return HOLDS if known.address == address else _Change((replace(known, address=address),))
-    if entry.voter and state._voters:
-        return _rejected("a node joins as a voter only where there is none yet")
+        joined = replace(known, address=address, voter=known.voter or founds)
+        return HOLDS if joined == known else _Change((joined,))
     if shard_id is None:
         return _rejected(f"the address of node {entry.node_id} lacks its shard-id")
-    return _Change((Member(entry.node_id, address, shard_id, voter=entry.voter),))
+    return _Change((Member(entry.node_id, address, shard_id, voter=founds),))
 
 
 def _node_forget(state: ClusterState, entry: NodeForget) -> _Change | Verdict:

@@ -56,6 +56,8 @@ class VoterHistory:
             return
         added, node_id = change
         before = self.current
+        if before and line.split(b" ", 2)[1] == b"NODE_JOIN":
+            return  # no founder's join: whoever wrote `voter` there, it joins a learner
         self.current = before | {node_id} if added else before - {node_id}
         self._changes.append((index, before, self.current))
 
