@@ -1,7 +1,7 @@
 """The compiled leaves beside other packages and beside plain C, in groups: see compare.py and c_floor.py.
 
 Run: pytest benchmarks/bench_others.py --benchmark-only. Needs the extra `bench`. A call of the plain C goes through
-cffi here and takes the interpreter's lock, which is a good part of it; `python benchmarks/c_floor.py` counts without both.
+cffi here and takes the interpreter's lock, which is a good part of it; `python benchmarks/c_floor.py` does without.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from raftfast import messages
 from raftfast.hot import nodesconf as quick
 
 __all__ = [
+    "CALLS",
     "CHUNK",
     "ENTRIES",
     "LINE",

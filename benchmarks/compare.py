@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import api_implementation
 from redis._parsers.helpers import parse_cluster_nodes
 
-from cases import THOUSAND_NODES, append_entries, plain_nodes
+from cases import CALLS, LINE, THOUSAND_NODES, append_entries, filled, plain_nodes
 from measuring import Case, measure, ratio, shown
 from raftfast.hot import log_c, nodesconf_c, wire_c
 
@@ -103,11 +103,57 @@ def nodes() -> dict[str, Case]:
     }
 
 
+def appending() -> dict[str, Case]:
+    """A list's `append` and `[i]` are no calls in CPython: a called method of a list stands beside them."""
+
+    def append(made: Any) -> None:
+        for _ in range(CALLS):
+            made.append(7, LINE)
+
+    def append_to_list(made: list[bytes]) -> None:
+        for _ in range(CALLS):
+            made.append(LINE)
+
+    def insert_into_list(made: list[bytes]) -> None:
+        for _ in range(CALLS):
+            made.insert(1 << 20, LINE)
+
+    return {
+        "raftfast": Case(append, log_c.RaftLog, 4, CALLS),
+        "list.append, no call": Case(append_to_list, list, 4, CALLS),
+        "list.insert at the end, a call": Case(insert_into_list, list, 4, CALLS),
+    }
+
+
+def terms_at() -> dict[str, Case]:
+    log, terms = filled(log_c), [7] * 10_000
+
+    def term_at() -> None:
+        for _ in range(CALLS):
+            log.term_at(5_000)
+
+    def item() -> None:
+        for _ in range(CALLS):
+            terms[5_000]
+
+    def called_item() -> None:
+        for _ in range(CALLS):
+            terms.__getitem__(5_000)
+
+    return {
+        "raftfast": Case(term_at, per=CALLS),
+        "list[i], no call": Case(item, per=CALLS),
+        "list.__getitem__(i), a call": Case(called_item, per=CALLS),
+    }
+
+
 def main() -> None:
     for title, cases in (
         ("decode an AE of 100 entries of 64 bytes", decoding()),
         ("encode an AE of 100 entries of 64 bytes", encoding()),
         ("parse 1,000 nodes", nodes()),
+        ("append", appending()),
+        ("term_at", terms_at()),
     ):
         times = measure(cases)
         print(title)
