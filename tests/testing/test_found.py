@@ -10,6 +10,7 @@ import pytest
 from raftfast.cluster.entries import AddVoter, NodeFail, NodeJoin
 from raftfast.config import Config
 from raftfast.consensus import Standing
+from raftfast.consensus.leading import Leadership
 from raftfast.errors import Busy, NodeClosed
 from raftfast.hot import nodesconf
 from raftfast.member import Identity, Member, Origin
@@ -193,3 +194,15 @@ def test_a_voter_that_was_dialled_as_one_and_says_that_it_joins_has_lost_its_log
     member.link_opened(4, FOUNDER, "10.0.0.2", "10.0.0.1", 0.0)
     member.link_messages(4, [Hi(FOUNDER, address(2, CLUSTER), "joining")], 0.1)
     assert not member.is_served(member.links.infos[4])
+
+
+def test_a_learner_that_lacks_its_own_join_has_not_caught_up() -> None:
+    """What was committed a heartbeat ago may end below it; a voter without it greets as a joiner (seed 230)."""
+    leadership = Leadership(ME, 1, SETTINGS, 0.0, 0, None)
+    leadership.follow({FOUNDER}, 6, 0.0, {FOUNDER})
+    progress = leadership.peers[FOUNDER]
+    progress.heard_at = 0.0
+    progress.match_index = 4
+    assert not leadership.is_caught_up(FOUNDER, 0.1)
+    progress.match_index = 5
+    assert leadership.is_caught_up(FOUNDER, 0.1)

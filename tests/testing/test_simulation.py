@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from worlds import DISORDER, ROUGH, SETTINGS, SLOW_DISKS, SMALL_STEPS
 
 from raftfast import StateMachine
 from raftfast.config import Config
@@ -16,7 +17,7 @@ from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
 from raftfast.testing.__main__ import base_seed, main, run_seed
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
-SETTINGS = Config(node_timeout=1.0)
+PLAIN = Config(node_timeout=1.0)
 BASE = base_seed()
 RUNS = [(BASE + offset, (3, 3, 5, 3, 4, 3, 1, 3, 3, 7)[offset % 10]) for offset in range(60)]
 
@@ -53,6 +54,22 @@ def test_new_seeds(first: int) -> None:
 @pytest.mark.parametrize(("seed", "nodes"), FOUND)
 def test_seeds_that_failed_once(seed: int, nodes: int) -> None:
     hold(seed, nodes)
+
+
+FOUND_IN_WORLDS = (
+    (SLOW_DISKS, SETTINGS, 15, 3),
+    (SLOW_DISKS, SETTINGS, 121, 5),
+    (SLOW_DISKS, SETTINGS, 135, 5),
+    (ROUGH, SETTINGS, 131, 5),
+    (DISORDER, SMALL_STEPS, 0, 3),
+    (DISORDER, SMALL_STEPS, 230, 5),
+    (DISORDER, SMALL_STEPS, 246, 5),
+)
+
+
+@pytest.mark.parametrize(("faults", "settings", "seed", "nodes"), FOUND_IN_WORLDS)
+def test_seeds_that_failed_once_in_a_world(faults: Faults, settings: Config, seed: int, nodes: int) -> None:
+    Simulation(seed, nodes, config=settings, faults=faults, keep=100).run(duration=25.0)
 
 
 def test_the_same_seed_is_the_same_run() -> None:
@@ -95,11 +112,11 @@ class Counter(Forgetful):
         return [b"%d" % self.count]
 
 
-ROUGH = Faults(crash=0.3, partition=0.1, compact=0.5)
+CRASHES = Faults(crash=0.3, partition=0.1, compact=0.5)
 
 
 def test_a_users_state_machine_is_run() -> None:
-    simulation = Simulation(1, 3, state_machine=Counter, command=lambda rng: b"+1", config=SETTINGS, faults=ROUGH)
+    simulation = Simulation(1, 3, state_machine=Counter, command=lambda rng: b"+1", config=PLAIN, faults=CRASHES)
     simulation.run(10.0)
     counts = {node.machine.inner.count for node in simulation.nodes}  # type: ignore[attr-defined]
     assert counts == {len(simulation.workload.truth.commands)}
@@ -107,7 +124,7 @@ def test_a_users_state_machine_is_run() -> None:
 
 
 def test_a_users_state_machine_that_is_wrong_is_caught_and_the_failure_tells_how_to_see_it_again() -> None:
-    simulation = Simulation(1, 3, state_machine=Forgetful, command=lambda rng: b"+1", config=SETTINGS, faults=ROUGH)
+    simulation = Simulation(1, 3, state_machine=Forgetful, command=lambda rng: b"+1", config=PLAIN, faults=CRASHES)
     with pytest.raises(SimulationFailure) as failure:
         simulation.run(10.0)
     text = str(failure.value)
@@ -135,7 +152,7 @@ def test_the_base_seed_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def formed(seed: int, nodes: int = 3) -> Simulation:
-    simulation = Simulation(seed, nodes, config=SETTINGS, faults=CALM)
+    simulation = Simulation(seed, nodes, config=PLAIN, faults=CALM)
     simulation.form()
     return simulation
 
