@@ -52,11 +52,13 @@ def restore(file: str, directory: str, disk: Disk | None = None) -> Restored:
         slots = ranges_of(state.assigned_bits())
         head = backup.head
         storage, loaded = Storage.open(directory, disk=disk)
+        app = None
         try:
             if loaded.conf is not None:
                 raise StorageError(f"{directory} has a node already")
             member = head.index > 0  # a node that was never in a cluster has no state but its slots
-            app = storage.write_app(head.index, backup.app_pieces()) if backup.has_app and member else None
+            if backup.has_app and member:
+                app = storage.write_app(head.index, backup.app_pieces())
             stored = StoredState(
                 (identity.record(slots, learner=False),),
                 head.index,
@@ -65,8 +67,12 @@ def restore(file: str, directory: str, disk: Disk | None = None) -> Restored:
                 app=app,
             )
             storage.rewrite(stored, None, hard_state=HardState(max(head.current_term, head.term), None))
-        finally:
+        except BaseException:
             storage.close()
+            if app is not None and not os.path.exists(storage.path):  # otherwise that file names it
+                os.unlink(storage.app_path(app))
+            raise
+        storage.close()
         return Restored(identity.node_id, identity.shard_id, head.index, state.assigned())
     finally:
         backup.close()

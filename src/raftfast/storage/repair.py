@@ -61,22 +61,31 @@ def repair_tail(directory: str, name: str = "nodes.conf", disk: Disk | None = No
 
 
 def copy_aside(disk: Disk, path: str, data: bytes) -> str:
-    """A durable copy of a file's bytes beside it, under a name that is free; the name."""
+    """A durable copy of a file's bytes beside it, under a name that is free; the name. Raises StorageError."""
+    try:
+        copy, fd = _new_copy(disk, path)
+        try:
+            write_all(disk, fd, data, 0)
+            disk.fsync(fd)
+        except OSError:
+            os.unlink(copy)
+            raise
+        finally:
+            disk.close(fd)
+        disk.fsync_folder(os.path.dirname(os.path.abspath(path)))
+    except OSError as error:
+        raise error_at(path, error) from error
+    return copy
+
+
+def _new_copy(disk: Disk, path: str) -> tuple[str, int]:
     stamp = time.time_ns() // 1_000_000
     while True:
         copy = f"{path}.copy-{stamp}"
         try:
-            fd = disk.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            break
+            return copy, disk.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             stamp += 1
-    try:
-        write_all(disk, fd, data, 0)
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
-    disk.fsync_folder(os.path.dirname(os.path.abspath(path)))
-    return copy
 
 
 def _last_record(path: str, data: bytes) -> tuple[int, bytes, str] | None:
