@@ -1,0 +1,99 @@
+"""`Node.backup`: a consistent snapshot while commands go on, that leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from node_cluster import Journal, cluster_of, error_of, running
+
+from raftfast import NodeClosed, StorageError
+from raftfast.cluster.snapshot import split_sessions
+from raftfast.restore import restore
+from raftfast.storage import BackupFile, BackupWriter
+
+
+async def written(node, path: Path) -> Path:
+    backup = await node.backup()
+    writer = BackupWriter(str(path), backup.head)
+    offset = 0
+    while offset < backup.head.total:
+        piece = await backup.read(offset, 1000)
+        writer.write(piece)
+        offset += len(piece)
+    assert await backup.read(offset, 1000) == b""
+    writer.finish()
+    backup.close()
+    backup.close()
+    return path
+
+
+def commands_in(path: Path) -> list[bytes]:
+    file = BackupFile(str(path))
+    journal = Journal()
+    journal.restore(split_sessions(file.app_pieces())[1])
+    file.close()
+    return journal.commands
+
+
+def test_a_backup_is_a_prefix_that_holds_all_that_was_acknowledged_before(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3) as cluster:
+            leader, (follower, _) = await cluster.leader(), await cluster.followers()
+            before = [b"%d" % number for number in range(50)]
+            await leader.propose_many(before)
+            going_on = asyncio.ensure_future(leader.propose_many([b"later %d" % number for number in range(300)]))
+            path = await written(follower, tmp_path / "backup")
+            await going_on
+            await cluster.converge()
+            found = commands_in(path)
+            assert found[:50] == before
+            assert found == cluster.journal(leader).commands[: len(found)]
+            await follower._engine.settle()
+            restore(str(path), str(tmp_path / "node-7"))
+            (restored,) = await cluster.start(7)
+            await restored.barrier()
+            assert cluster.journals[7].commands == found
+            assert await restored.propose(b"more") == b"%d" % (len(found) + 1)
+            assert restored.status().voters == {restored.node_id}
+
+    run(main())
+
+
+def test_a_backup_that_is_open_ends_with_the_node_and_leaves_no_file(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            node = cluster[0]
+            await node.propose(b"x")
+            backup = await node.backup()
+            assert len(list(Path(node.directory).glob("app-*"))) >= 1
+            await node.close()
+            assert isinstance(await error_of(backup.read(0, 10)), NodeClosed)
+            backup.close()
+            conf = Path(node.directory, "nodes.conf").read_bytes()
+            assert all(path.name.encode() in conf for path in Path(node.directory).glob("app-*"))
+
+    run(main())
+
+
+def test_a_backup_that_can_not_be_written_is_an_error_and_the_node_goes_on(run, tmp_path: Path, monkeypatch) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            node = cluster[0]
+            await node.propose(b"x")
+
+            def full(*args, **kwargs):
+                raise StorageError("no room")
+
+            monkeypatch.setattr(node._engine.storage, "write_outgoing", full)
+            assert isinstance(await error_of(node.backup()), StorageError)
+            monkeypatch.undo()
+            node._engine._room.shortage = "nearly full"
+            node._engine._room._least_bytes = 1 << 60
+            assert isinstance(await error_of(node.backup()), StorageError)
+            node._engine._room._least_bytes = 0
+            node._engine._room.shortage = node._engine.member.no_room = ""
+            assert running(node)
+            assert await node.propose(b"y") == b"2"
+
+    run(main())
