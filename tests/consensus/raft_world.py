@@ -373,15 +373,21 @@ class World:
             parts = line.decode().split(" ")
             if parts[1] == "NODE_JOIN":
                 raft.restart_progress(parts[2], self.now)
-                if parts[2] == node.id and raft.standing is Standing.JOINER:
-                    raft.join(self.now)
-                    node.standing = Standing.MEMBER
-            if parts[1:3] == ["NODE_FORGET", node.id]:
+            if parts[1:3] == ["NODE_FORGET", node.id] and raft.standing is not Standing.JOINER:
                 raft.remove(self.now)
                 node.standing = Standing.REMOVED
         if last >= first:
             raft.applied(last, self.now)
+            self._follow_own_join(node)
         return last >= first
+
+    def _follow_own_join(self, node: Node) -> None:
+        """A joiner that its state names is a member, once what was committed before it came is applied."""
+        raft = node.raft
+        named = raft.standing is Standing.JOINER and node.id in node.state.members
+        if named and raft.last_applied >= raft.commit_to_reach:
+            raft.join(self.now)
+            node.standing = Standing.MEMBER
 
     def _follow_members(self, node: Node) -> bool:
         raft = node.raft

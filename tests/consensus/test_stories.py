@@ -21,7 +21,7 @@ def test_story(story: Path, log_class: type, request: pytest.FixtureRequest) -> 
 
 
 def test_there_are_stories_and_they_assert_something() -> None:
-    assert len(STORIES) >= 25
+    assert len(STORIES) >= 60
     for story in STORIES:
         assert story.read_text(encoding="utf-8").count("\n----\n") >= 2, story.name
 
