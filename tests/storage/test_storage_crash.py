@@ -98,7 +98,8 @@ def faults(run: Run, scratch: Path, counts: list[int] | None = None) -> Iterator
     run.storage.check()
     run.storage.close()
     seen: dict[tuple[bytes, ...], Facts | StorageError] = {}
-    for count in range(len(run.disk.notes) + 1) if counts is None else counts:
+    cuts = range(len(run.disk.notes) + 1) if counts is None else counts
+    for count in cuts:
         allowed = run.allowed(count)
         for image in crash_images(run.disk.notes[:count]):
             key = tuple(part for name in sorted(image) for part in (name.encode(), image[name]))
@@ -109,6 +110,7 @@ def faults(run: Run, scratch: Path, counts: list[int] | None = None) -> Iterator
                 yield f"after {count} notes: {facts}"
             elif facts not in allowed:
                 yield f"after {count} notes: {facts} is found, {allowed} may be"
+    print(f"{len(cuts)} cut points, {len(seen)} different folders opened")
 
 
 def outcome(image: Image, folder: Path) -> Facts | StorageError:
