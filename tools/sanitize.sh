@@ -34,5 +34,5 @@ export LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -pri
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:log_path=$copy/report
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$copy/report
 export PYTHONMALLOC=malloc PYTHONPATH=src PYTHONFAULTHANDLER=1
-"$python" -m pytest -q -p no:cacheprovider --timeout=600 tests/hot \
+"$python" -m pytest -q -p no:cacheprovider -m "not processes" --timeout=600 tests/hot \
   --ignore=tests/hot/test_guard_pages.py --ignore=tests/hot/test_leaks.py "$@" </dev/null
