@@ -116,9 +116,12 @@ def unpack(wheel: Path, target: Path) -> Path:
 
 
 def smoke(site: Path, cwd: Path, **variables: str) -> tuple[bool, list[str], Path]:
-    """What SMOKE prints where `site` holds what is installed and `cwd`, outside of any tree, is the current folder."""
+    """What SMOKE prints where `site` holds what is installed and `cwd`, outside of any tree, is the current folder.
+
+    Without the site-packages of this environment: the tree itself may be installed there.
+    """
     call = f"import site; site.addsitedir({str(site)!r})\n{SMOKE}"
-    done = run("-P", "-c", call, cwd=cwd, **variables)
+    done = run("-P", "-S", "-c", call, cwd=cwd, **variables)
     assert done.returncode == 0, done.stderr
     compiled, kinds, file = json.loads(done.stdout)
     return compiled, kinds, Path(file)
