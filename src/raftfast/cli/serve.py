@@ -21,10 +21,10 @@ import click
 
 import raftfast
 from raftfast import server
-from raftfast.kv import KeyValueStore
 
 from ..config import BUS_PORT_OFFSET, Config
 from ..errors import ConfigError, RaftError, StorageError
+from ..kv import KeyValueStore
 from . import logs
 
 __all__ = ["STORAGE_FAILED", "Options", "command", "load_config"]

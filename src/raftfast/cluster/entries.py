@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from raftfast.errors import EntryError, ParseError
-from raftfast.hot import nodesconf
-from raftfast.messages import MAX_ENTRY_BYTES
-from raftfast.records import SLOTS
+from ..errors import EntryError, ParseError
+from ..hot import nodesconf
+from ..messages import MAX_ENTRY_BYTES
+from ..records import SLOTS
 
 __all__ = [
     "MAX_TERMLESS_BYTES",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from raftfast.errors import EntryError
-from raftfast.records import SLOTS, Address, NodeRecord
+from ..errors import EntryError
+from ..records import SLOTS, Address, NodeRecord
 
 __all__ = ["Member", "Ranges", "bits_of", "canonical_address", "member_of", "ranges_of", "record_of"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from raftfast.errors import InvariantViolation, SnapshotError
+from ..errors import InvariantViolation, SnapshotError
 
 __all__ = ["Duplicate", "Look", "Sessions"]
 

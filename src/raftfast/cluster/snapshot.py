@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from raftfast.errors import EntryError, ParseError, SnapshotError
-from raftfast.hot import nodesconf
-
+from ..errors import EntryError, ParseError, SnapshotError
+from ..hot import nodesconf
 from .sessions import Sessions
 from .state import ClusterState
 

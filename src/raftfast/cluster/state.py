@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from raftfast.errors import EntryError, InvariantViolation, ParseError
-from raftfast.hot import nodesconf
-from raftfast.records import SLOTS, Address, NodeRecord
-
+from ..errors import EntryError, InvariantViolation, ParseError
+from ..hot import nodesconf
+from ..records import SLOTS, Address, NodeRecord
 from .entries import (
     AddVoter,
     DelVoter,

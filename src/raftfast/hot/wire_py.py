@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, final
 
-from raftfast.errors import ProtocolError
-from raftfast.messages import (
+from ..errors import ProtocolError
+from ..messages import (
     ENTRY_TYPES,
     MAX_ENTRY_BYTES,
     AddMe,

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from ssl import SSLContext
 from typing import Protocol
 
-from raftfast.config import Config
-from raftfast.errors import NodeClosed
-
+from ..config import Config
+from ..errors import NodeClosed
 from .link import Link, LinkOwner, call_owner, reason_of
 from .stats import LinkStats
 

@@ -17,10 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
-from raftfast.errors import ProtocolError
-from raftfast.hot import wire
-from raftfast.messages import Message
-
+from ..errors import ProtocolError
+from ..hot import wire
+from ..messages import Message
 from .stats import LinkStats
 
 __all__ = ["LINGER", "Link", "LinkOwner", "call_owner", "reason_of"]

@@ -12,9 +12,8 @@ import socket
 import weakref
 from ssl import SSLContext
 
-from raftfast.config import Config
-from raftfast.errors import ConfigError
-
+from ..config import Config
+from ..errors import ConfigError
 from .link import Link, LinkOwner, reason_of
 from .stats import LinkStats
 

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from raftfast.messages import Message, Module, Publish
+from ..messages import Message, Module, Publish
 
 __all__ = ["FaultLog", "LinkStats"]
 
