@@ -173,12 +173,12 @@ def test_the_rest_is_read_only_when_it_is_asked_for() -> None:
     taken = []
 
     def pieces() -> object:
-        for piece in (b"sess", b"ions 5\nv1 0", b"\nab", b"cd"):
+        for piece in (b"sess", b"ions 7\nv2 0 0", b"\nab", b"cd"):
             taken.append(piece)
             yield piece
 
     table, rest = split_sessions(pieces())  # type: ignore[arg-type]
-    assert table == b"v1 0\n"
+    assert table == b"v2 0 0\n"
     assert len(taken) == 3
     assert list(rest) == [b"ab", b"cd"]
 
@@ -195,15 +195,15 @@ def test_no_sessions_and_no_state() -> None:
         [],
         [b""],
         [b"sessions 5"],
-        [b"sessions 5\nv1 0"],
-        [b"sessions 05\nv1 0\n"],
+        [b"sessions 7\nv2 0 0"],
+        [b"sessions 07\nv2 0 0\n"],
         [b"sessions -1\n"],
-        [b"session 5\nv1 0\n"],
-        [b"Sessions 5\nv1 0\n"],
-        [b"sessions 5 \nv1 0\n"],
+        [b"session 7\nv2 0 0\n"],
+        [b"Sessions 7\nv2 0 0\n"],
+        [b"sessions 7 \nv2 0 0\n"],
         [b"x" * 1000],
         [b"x"] * 1000,
-        [b"sessions 18446744073709551615\n", b"v1 0\n"],
+        [b"sessions 18446744073709551615\n", b"v2 0 0\n"],
     ],
 )
 def test_an_app_part_without_a_whole_table_is_refused(pieces: list[bytes]) -> None:

@@ -105,6 +105,18 @@ def test_the_session_whose_last_entry_is_oldest_is_closed_first() -> None:
     sessions.verify()
 
 
+def test_a_copy_of_the_opening_does_not_open_a_closed_session_again() -> None:
+    """Else the commands that were applied in it, sent again too, would be applied twice."""
+    sessions = Sessions(4, 100, 1)
+    assert sessions.open(A, 1)
+    sessions.record(A, 1, 2, b"once")
+    assert sessions.open(B, 3)
+    for table in (sessions, sessions.copy(), Sessions.decode(sessions.encode(), 4, 100, 1)):
+        assert not table.open(A, 4)
+        assert table.look(A, 1) is Look.NOT_OPEN
+        table.verify()
+
+
 @pytest.mark.parametrize("limits", [(0, 1, 1), (1, -1, 1), (1, 1, 0), ((1 << 20) + 1, 1, 1)])
 def test_limits_that_make_no_table(limits: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="no table"):
@@ -112,11 +124,12 @@ def test_limits_that_make_no_table(limits: tuple[int, int, int]) -> None:
 
 
 class Naive:
-    """Remembers everything for ever, and counts."""
+    """Remembers all that is open for ever, of what was closed as many as may be open, and counts."""
 
     def __init__(self, window: int, result_bytes: int, max_sessions: int) -> None:
         self.limits = window, result_bytes, max_sessions
         self.used: list[str] = []
+        self.closed: list[str] = []
         self.applied: dict[str, list[tuple[int, bytes | None]]] = {}
         self.gone: dict[str, set[int]] = {}
 
@@ -128,11 +141,14 @@ class Naive:
         if client in self.used:
             self.use(client)
             return False
+        if client in self.closed:
+            return False
         self.used.append(client)
         self.applied[client], self.gone[client] = [], set()
         if len(self.used) > self.limits[2]:
             closed = self.used.pop(0)
             del self.applied[closed], self.gone[closed]
+            self.closed = [*self.closed, closed][-self.limits[2] :]
         return True
 
     def look(self, client: str, sequence: int) -> Look | Duplicate:
@@ -264,8 +280,12 @@ def test_the_bytes() -> None:
     sessions.record(A, 1, 3, b"a\nb")
     sessions.record(A, 3, 4, None)
     a, b = A.encode(), B.encode()
-    assert sessions.encode() == b"v1 2\n%s 2 0 1 0\n%s 4 3 d 2\n1 3\na\nb\n3 -\n\n" % (b, a)
-    assert Sessions().encode() == b"v1 0\n"
+    assert sessions.encode() == b"v2 2 0\n%s 2 0 1 0\n%s 4 3 d 2\n1 3\na\nb\n3 -\n\n" % (b, a)
+    assert Sessions().encode() == b"v2 0 0\n"
+    sessions = Sessions(4, 100, 1)
+    for index, client in enumerate((A, B), 1):
+        sessions.open(client, index)
+    assert sessions.encode() == b"v2 1 1\n%s 2 0 1 0\n%s\n" % (b, a)
 
 
 def test_a_table_read_under_smaller_limits_is_cut_down() -> None:
@@ -281,7 +301,7 @@ def test_a_table_read_under_smaller_limits_is_cut_down() -> None:
 
 
 A_ROW = A.encode() + b" 4 3 d 1\n"
-GOOD = b"v1 1\n" + A_ROW + b"3 2\nab\n"
+GOOD = b"v2 1 0\n" + A_ROW + b"3 2\nab\n"
 
 
 def test_the_table_that_the_bad_ones_are_made_of_is_good() -> None:
@@ -292,18 +312,23 @@ def test_the_table_that_the_bad_ones_are_made_of_is_good() -> None:
     "data",
     [
         b"",
-        b"v1 1",
+        b"v2 1 0",
         b"v2 0\n",
-        b"v1 01\n",
-        b"v1 -1\n",
-        b"v1 1\n",
-        b"v1 0\nx",
+        b"v2 01 0\n",
+        b"v2 -1 0\n",
+        b"v2 1 0\n",
+        b"v2 0 0\nx",
+        b"v1 0\n",
+        b"v2 0 1\n",
+        b"v2 0 1\nshort\n",
+        b"v2 0 2\n%s\n%s\n" % (A.encode(), A.encode()),
+        GOOD.replace(b"v2 1 0", b"v2 1 1") + A.encode() + b"\n",
         GOOD[:-1],
         GOOD + b"\n",
-        GOOD.replace(b"v1 1", b"v1 2"),
-        b"v1 2\n" + (A_ROW + b"3 2\nab\n") * 2,
-        b"v1 2\n" + A_ROW + b"3 2\nab\n" + B.encode() + b" 4 0 1 0\n",
-        b"v1 2\n" + A_ROW + b"3 2\nab\n" + B.encode() + b" 3 0 1 0\n",
+        GOOD.replace(b"v2 1 0", b"v2 1 1"),
+        b"v2 2 0\n" + (A_ROW + b"3 2\nab\n") * 2,
+        b"v2 2 0\n" + A_ROW + b"3 2\nab\n" + B.encode() + b" 4 0 1 0\n",
+        b"v2 2 0\n" + A_ROW + b"3 2\nab\n" + B.encode() + b" 3 0 1 0\n",
         GOOD.replace(A.encode(), b"z" * 40),
         GOOD.replace(A.encode(), b"a" * 39),
         GOOD.replace(b" 4 ", b" 18446744073709551616 "),
@@ -321,7 +346,7 @@ def test_the_table_that_the_bad_ones_are_made_of_is_good() -> None:
         GOOD.replace(b"3 2\n", b"3 3\n"),
         GOOD.replace(b"3 2\n", b"3 18446744073709551615\n"),
         GOOD.replace(b"3 2\n", b"3 -\n"),
-        b"v1 1\n" + A.encode() + b" 4 3 d 2\n3 2\nab\n3 2\nab\n",
+        b"v2 1 0\n" + A.encode() + b" 4 3 d 2\n3 2\nab\n3 2\nab\n",
     ],
 )
 def test_malformed_bytes_are_refused(data: bytes) -> None:

@@ -23,7 +23,8 @@ _ROW = re.compile(
     rb"([0-9a-f]{40}) (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) ([1-9a-f][0-9a-f]{0,262143}) (0|[1-9][0-9]{0,6})"
 )
 _RESULT = re.compile(rb"(0|[1-9][0-9]{0,19}) (-|0|[1-9][0-9]{0,19})")
-_HEAD = re.compile(rb"v1 (0|[1-9][0-9]{0,8})")
+_HEAD = re.compile(rb"v2 (0|[1-9][0-9]{0,8}) (0|[1-9][0-9]{0,8})")
+_CLOSED = re.compile(rb"[0-9a-f]{40}")
 _LONGEST_ROW: Final = 1 << 19
 
 
@@ -76,10 +77,11 @@ class Sessions:
 
     Invariants: 1. `last_index` grows from the first session to the last; 2. there are at most `max_sessions`; 3. each
     session's `applied` has bit 0 and no bit at or above `window` or below sequence 0; 4. a result is kept only of an
-    applied sequence, and all of a session fit `result_bytes`.
+    applied sequence, and all of a session fit `result_bytes`; 5. at most `max_sessions` closed ones are remembered, and
+    none of them is open.
     """
 
-    __slots__ = ("_mask", "_max_sessions", "_most_result_bytes", "_sessions", "_window")
+    __slots__ = ("_closed", "_mask", "_max_sessions", "_most_result_bytes", "_sessions", "_window")
 
     def __init__(self, window: int = 1024, result_bytes: int = 1 << 20, max_sessions: int = 10_000) -> None:
         if not 1 <= window <= _WIDEST or result_bytes < 0 or max_sessions < 1:
@@ -89,6 +91,7 @@ class Sessions:
         self._most_result_bytes = result_bytes
         self._max_sessions = max_sessions
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._closed: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -122,14 +125,25 @@ class Sessions:
         return Duplicate(session.results[sequence], kept=True) if sequence in session.results else _GONE
 
     def open(self, client_id: str, index: int) -> bool:
-        """Applies `<client-id>:0`: whether it was not open yet. Where it makes one too many, the oldest is closed."""
+        """Applies `<client-id>:0`: whether it opened a session. Where it makes one too many, the oldest is closed.
+
+        One that was closed is not opened again: the opening may be a copy of the first, and commands that were applied
+        then would be again. As many closed ones are remembered as may be open.
+        """
         if client_id in self._sessions:
             self.touch(client_id, index)
             return False
+        if client_id in self._closed:
+            return False
         self._sessions[client_id] = _Session(index)
         if len(self._sessions) > self._max_sessions:
-            self._sessions.popitem(last=False)
+            self._close_oldest()
         return True
+
+    def _close_oldest(self) -> None:
+        self._closed[self._sessions.popitem(last=False)[0]] = None
+        if len(self._closed) > self._max_sessions:
+            self._closed.popitem(last=False)
 
     def touch(self, client_id: str, index: int) -> None:
         """The entry at `index` is this client's, though it applies nothing. No effect where the client is not open."""
@@ -202,16 +216,17 @@ class Sessions:
             twin.results, twin.result_bytes = session.results, session.result_bytes
             session.shared = twin.shared = True
             other._sessions[client_id] = twin
+        other._closed = self._closed.copy()
         return other
 
     def encode(self) -> bytes:
         """The table as bytes, equal for equal tables.
 
-        `v1 <sessions>` and LF; then for each session, oldest use first, `<client-id> <last index> <greatest> <applied,
+        `v2 <sessions> <closed>` and LF; then for each session, oldest use first, `<client-id> <last index> <greatest> <applied,
         hex> <results>` and LF; for each of its results, in the log's order, `<sequence> <length|->` and LF, the bytes
-        and LF. `-` is a result of None.
+        and LF. `-` is a result of None. At the end the ids that were closed, oldest first, each with LF.
         """
-        pieces = [b"v1 %d\n" % len(self._sessions)]
+        pieces = [b"v2 %d %d\n" % (len(self._sessions), len(self._closed))]
         for client_id, session in self._sessions.items():
             row = (
                 client_id.encode("ascii"),
@@ -226,6 +241,7 @@ class Sessions:
                     pieces.append(b"%d -\n\n" % sequence)
                 else:
                     pieces += (b"%d %d\n" % (sequence, len(result)), result, b"\n")
+        pieces += [b"%s\n" % client_id.encode("ascii") for client_id in self._closed]
         return b"".join(pieces)
 
     @classmethod
@@ -238,18 +254,25 @@ class Sessions:
         """
         table = cls(window, result_bytes, max_sessions)
         cursor = _Cursor(data)
-        count = int(cursor.line(_HEAD)[1])
+        head = cursor.line(_HEAD)
         last_index = -1
-        for _ in range(count):
+        for _ in range(int(head[1])):
             client_id, session = _read_session(cursor)
             if client_id in table._sessions or session.last_index <= last_index:
                 raise SnapshotError(f"session {client_id} stands twice, or out of order")
             last_index = session.last_index
             table._fit(session)
             table._sessions[client_id] = session
-            if len(table._sessions) > max_sessions:
-                table._sessions.popitem(last=False)
+        for _ in range(int(head[2])):
+            client_id = cursor.line(_CLOSED)[0].decode("ascii")
+            if client_id in table._sessions or client_id in table._closed:
+                raise SnapshotError(f"session {client_id} is closed, and stands twice")
+            table._closed[client_id] = None
         cursor.end()
+        while len(table._closed) > max_sessions:
+            table._closed.popitem(last=False)
+        while len(table._sessions) > max_sessions:
+            table._close_oldest()
         return table
 
     def _fit(self, session: _Session) -> None:
@@ -278,6 +301,8 @@ class Sessions:
                 raise InvariantViolation(f"4: {client_id} keeps {size} bytes")
         if len(self._sessions) > self._max_sessions:
             raise InvariantViolation(f"2: {len(self._sessions)} sessions are open")
+        if len(self._closed) > self._max_sessions or self._closed.keys() & self._sessions.keys():
+            raise InvariantViolation(f"5: {len(self._closed)} sessions are closed, or one of them is open")
 
 
 class _Cursor:
