@@ -23,28 +23,40 @@ FAILURES = (AssertionError, pytest.fail.Exception)
 
 
 class Mutant(NamedTuple):
-    """`test` must fail where each `changes[i]`, (module, old text, new text), is made."""
+    """`test` must fail where each `changes[i]`, (module, old text, new text), is made.
+
+    `source` is where the rule stands, where the test's own name does not tell it.
+    """
 
     rule: str
     test: Callable[[type], None]
     changes: Sequence[tuple[str, str, str]]
+    source: str = ""
 
 
-def mutant(rule: str, test: Callable[[type], None], *changes: tuple[str, str, str]) -> Any:
+def mutant(rule: str, test: Callable[[type], None], *changes: tuple[str, str, str], source: str = "") -> Any:
     """A case for `@pytest.mark.parametrize("case", …)`."""
-    return pytest.param(Mutant(rule, test, changes), id=rule)
+    return pytest.param(Mutant(rule, test, changes, source), id=rule)
 
 
 def expect_failure(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test holds as things are, and fails without the rule."""
+    assert is_killed(case, monkeypatch), f"{case.test.__name__} holds without its rule: {case.rule}"
+
+
+def is_killed(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the test, which must hold as things are, fails without the rule."""
     case.test(RaftLog)
     by_module: dict[str, list[tuple[str, str]]] = {}
     for module, old, new in case.changes:
         by_module.setdefault(module, []).append((old, new))
     for module, changes in by_module.items():
         take_out(monkeypatch, module, changes)
-    with pytest.raises(FAILURES):
+    try:
         case.test(RaftLog)
+    except FAILURES:
+        return True
+    return False
 
 
 def take_out(monkeypatch: pytest.MonkeyPatch, module: str, changes: Sequence[tuple[str, str]]) -> None:

@@ -150,6 +150,40 @@ def test_8_only_a_learner_that_has_caught_up_is_promoted(log_class: type) -> Non
     world.enter("1", "ADD_VOTER 4")
 
 
+def test_8_a_learner_that_answers_and_is_behind_is_not_promoted(log_class: type) -> None:
+    world = learner_4(log_class)
+    world.nodes["4"].disk.slow = True  # heartbeats are answered with what is durable
+    world.propose("1", "x")
+    world.pass_time(300, deliver=True)
+    assert "4" in world["1"].live_members()
+    refused(world, "ADD_VOTER 4")
+    world.nodes["4"].disk.slow = False
+    world.store("4")
+    world.pass_time(100, deliver=True)
+    world.enter("1", "ADD_VOTER 4")
+
+
+def test_8_a_learner_that_lacks_its_own_join_is_not_promoted(log_class: type) -> None:
+    """All that was committed a heartbeat ago is not enough: it would be a voter that greets as a joiner."""
+    world = World(log_class, 3, max_append_bytes=1)  # one entry a message
+    world.put("4", standing=Standing.JOINER, voters="123", members="123")
+    world.boot("4")
+    world.elect("1")
+    world.held |= {("1", "4"), ("4", "1")}
+    world.enter("1", JOIN_4)
+    world.stabilize()
+    assert world["1"].commit_index == 2
+    progress = world["1"].leadership.peers["4"]  # type: ignore[union-attr]
+    while progress.match_index < 1:
+        assert world.deliver("1", "4", 1)
+        assert world.deliver("4", "1", 1)
+    assert progress.match_index == 1
+    refused(world, "ADD_VOTER 4")
+    world.held.clear()
+    world.stabilize()
+    world.enter("1", "ADD_VOTER 4")
+
+
 # ---------------------------------------------------------------------- PROTOCOL 10
 
 
@@ -297,6 +331,16 @@ CASES = [
         "a learner is promoted whatever it has",
         test_8_only_a_learner_that_has_caught_up_is_promoted,
         ("raft", "if added and not leadership.is_caught_up(node_id, self._now):", "if False:"),
+    ),
+    mutant(
+        "a learner that answers is caught up",
+        test_8_a_learner_that_answers_and_is_behind_is_not_promoted,
+        ("leading", "            and progress.match_index >= max(self._commit_mark, progress.begun_after)\n", ""),
+    ),
+    mutant(
+        "a learner needs no NODE_JOIN of its own",
+        test_8_a_learner_that_lacks_its_own_join_is_not_promoted,
+        ("leading", "max(self._commit_mark, progress.begun_after)", "self._commit_mark"),
     ),
     mutant(
         "a stalled disk is not noticed",
