@@ -222,9 +222,9 @@ class Sessions:
     def encode(self) -> bytes:
         """The table as bytes, equal for equal tables.
 
-        `v2 <sessions> <closed>` and LF; then for each session, oldest use first, `<client-id> <last index> <greatest> <applied,
-        hex> <results>` and LF; for each of its results, in the log's order, `<sequence> <length|->` and LF, the bytes
-        and LF. `-` is a result of None. At the end the ids that were closed, oldest first, each with LF.
+        `v2 <sessions> <closed>` and LF; then for each session, oldest use first, `<client-id> <last index> <greatest>
+        <applied, hex> <results>` and LF; for each of its results, in the log's order, `<sequence> <length|->` and LF,
+        the bytes and LF. `-` is a result of None. At the end the ids that were closed, oldest first, each with LF.
         """
         pieces = [b"v2 %d %d\n" % (len(self._sessions), len(self._closed))]
         for client_id, session in self._sessions.items():
