@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
+from cases import MIXED, append_entries
 from raftfast import messages
-
-ID = "a1" * 20
-CLIENT = b"c3" * 20
 
 
 @pytest.fixture(params=["c", "py"])
@@ -23,46 +21,25 @@ def wire(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(f"raftfast.hot.wire_{request.param}")
 
 
-def _append_entries(count: int, data_bytes: int = 64, kind: bytes = b"APP") -> messages.AppendEntries:
-    """Lines of `data_bytes` data each, in one term, as a leader under load sends them."""
-    term = 7
-    lines = tuple(
-        (b"%d %b %b:%d " % (term, kind, CLIENT, 100_000 + i)).ljust(data_bytes + 6, b"x") for i in range(count)
-    )
-    return messages.AppendEntries(ID, term, 100_000, term, 99_990, (term,) * count, lines, 77)
-
-
-MIXED: list[messages.Message] = [
-    _append_entries(0),
-    _append_entries(1),
-    _append_entries(4),
-    messages.AppendEntriesAck(7, True, 100_000, 0, 77),
-    messages.AppendEntriesAck(7, True, 100_004, 0, 78),
-    messages.AppendEntriesAck(7, False, 99_000, 0, 79),
-    messages.Propose(b"APP " + CLIENT + b":123 " + b"x" * 64),
-    messages.ReadIndex(123_456),
-    messages.ReadIndexOk(123_456, 100_004),
-    messages.VoteRequest(ID, 8, 100_004, 7),
-]
 CHUNK = 64 << 10
 
 
 @pytest.mark.benchmark(group="decode AE 100 x 64")
 def test_decode_append_entries(benchmark: Any, wire: ModuleType) -> None:
-    message = _append_entries(100)
+    message = append_entries(100)
     payload = wire.encode(message)[8:]
     assert benchmark(wire.decode, payload) == message
 
 
 @pytest.mark.benchmark(group="encode AE 100 x 64")
 def test_encode_append_entries(benchmark: Any, wire: ModuleType) -> None:
-    message = _append_entries(100)
+    message = append_entries(100)
     assert benchmark(wire.encode, message)[8:10] == b"AE"
 
 
 @pytest.mark.benchmark(group="decode AE 4 x 8192")
 def test_decode_few_long_entries(benchmark: Any, wire: ModuleType) -> None:
-    message = _append_entries(4, data_bytes=8192)
+    message = append_entries(4, data_bytes=8192)
     payload = wire.encode(message)[8:]
     assert benchmark(wire.decode, payload) == message
 

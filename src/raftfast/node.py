@@ -22,7 +22,7 @@ from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.state import ClusterState
 from .config import BUS_PORT_OFFSET, Config
-from .engine import Engine, restore_state
+from .engine import Engine, closed_error, restore_state
 from .errors import (
     Busy,
     ConfigError,
@@ -215,7 +215,7 @@ class Node:
             except Exception as error:  # the state machine's: what is in the log is stored all the same
                 engine.fail(error)
             await engine.settle()
-            engine.stop(lambda sent: _closed("the node is closed", sent))
+            engine.stop(lambda sent: closed_error("the node is closed", sent))
         await self._end(engine)
 
     async def _hand_over(self, engine: Engine, deadline: float) -> None:
@@ -601,12 +601,6 @@ def _port(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise ConfigError(f"{name} must be from 0 to 65535, not {value!r}")
     return value
-
-
-def _closed(text: str, sent: bool) -> NodeClosed:
-    error = NodeClosed(text)
-    error.may_take_effect = sent
-    return error
 
 
 def _slot_bits(slots: Iterable[int]) -> int:
