@@ -215,6 +215,13 @@ def test_a_forgotten_node_that_was_wiped_joins_again_under_a_new_id(run, tmp_pat
 # ---------------------------------------------------------------------- voters
 
 
+async def until_added(node: Node, node_id: str) -> None:
+    """A learner that is not caught up is refused; it is soon."""
+    async with asyncio.timeout(20):
+        while await error_of(node.add_voter(node_id)) is not None:
+            await node._engine.turned.wait()
+
+
 def test_voters_are_taken_out_and_brought_back_by_hand(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 1, max_voters=1) as cluster:
@@ -243,19 +250,17 @@ def test_voters_are_taken_out_and_brought_back_by_hand(run, tmp_path: Path) -> N
                 ("voter-removed", learners[0].node_id),
             ]
 
-    async def until_added(node: Node, node_id: str) -> None:
-        """A learner that is not caught up is refused; it is soon."""
-        async with asyncio.timeout(20):
-            while await error_of(node.add_voter(node_id)) is not None:
-                await node._engine.turned.wait()
-
     run(main())
 
 
 def test_voter_changes_that_cannot_be_are_refused(run, tmp_path: Path) -> None:
     async def main() -> None:
-        async with cluster_of(tmp_path, 2) as cluster:
-            leader, (follower,) = await cluster.leader(), await cluster.followers()
+        # By hand above `max_voters`: else the leader would promote again what is made a learner here.
+        async with cluster_of(tmp_path, 1, max_voters=1) as cluster:
+            leader, (follower,) = cluster[0], await cluster.start(1)
+            await meet(leader, follower)
+            await cluster.until(lambda: follower.status().standing == "member", "a learner")
+            await until_added(leader, follower.node_id)
             for node in (leader, follower):
                 assert isinstance(await error_of(node.add_voter(NOBODY)), Rejected)
                 assert await error_of(node.del_voter(NOBODY)) is None  # it has no vote
