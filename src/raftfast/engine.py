@@ -27,7 +27,7 @@ from .reserve import LOOK_INTERVAL, Reserve
 from .statemachine import StateMachine
 from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredState
 
-__all__ = ["Engine", "closed_error", "restore_state"]
+__all__ = ["Engine", "restore_state"]
 
 _log = logging.getLogger("raftfast.node")
 
@@ -521,7 +521,7 @@ class Engine:
             _log.critical("the node stops: %s", error)
         else:
             _log.critical("the node stops: %r", error, exc_info=error)
-        self.stop(lambda sent: closed_error(f"the node stopped: {error}", sent))
+        self.stop(lambda sent: NodeClosed(f"the node stopped: {error}").once_sent(sent))
         if not self.failed.done():
             self.failed.set_exception(error)
             self.failed.exception()  # it is looked at by who waits for it; nobody has to
@@ -561,13 +561,6 @@ class Engine:
         for file in self._lent:
             await self.loop.run_in_executor(None, file.close)
         await self.loop.run_in_executor(None, self.storage.close)
-
-
-def closed_error(text: str, sent: bool) -> NodeClosed:
-    """What who waits is told when the node ends; what was `sent` may take effect."""
-    error = NodeClosed(text)
-    error.may_take_effect = sent
-    return error
 
 
 def _with_app(image: Image, app: AppFile) -> Image:

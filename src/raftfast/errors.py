@@ -6,7 +6,7 @@ may still take effect (`may_take_effect`): that, and not its name, decides wheth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from .messages import Message
@@ -43,6 +43,11 @@ class RaftError(Exception):
     """
 
     may_take_effect: bool = False
+
+    def once_sent(self, sent: bool) -> Self:
+        """This error, for who waits when a node ends: a command that was `sent` may still take effect."""
+        self.may_take_effect = sent
+        return self
 
 
 class Dropped(RaftError):

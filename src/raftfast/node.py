@@ -22,7 +22,7 @@ from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.state import ClusterState
 from .config import BUS_PORT_OFFSET, Config
-from .engine import Engine, closed_error, restore_state
+from .engine import Engine, restore_state
 from .errors import (
     Busy,
     ConfigError,
@@ -176,7 +176,7 @@ class Node:
             if not self._announce_bus_port:
                 member.set_address(replace(member.identity.address, cport=self.bus_port), loop.time())
         if loaded.conf is None:
-            member.order_rewrite(None)  # the id must be on disk before anybody hears of it
+            member.storing.order_rewrite(None)  # the id must be on disk before anybody hears of it
         for warning in loaded.warnings:
             member.report(warning)
         engine.schedule()
@@ -184,7 +184,7 @@ class Node:
         await engine.settle()
         if engine.failed.done():
             raise engine.failed.exception() or NodeClosed("the node did not start")
-        member.propose_own_address(loop.time())
+        member.lifecycle.propose_own_address(loop.time())
 
     def _address(self, bus_port: int) -> Address:
         return Address(self._announce_ip, self._announce_port, bus_port, "", {"tls-port": "0"})
@@ -215,7 +215,7 @@ class Node:
             except Exception as error:  # the state machine's: what is in the log is stored all the same
                 engine.fail(error)
             await engine.settle()
-            engine.stop(lambda sent: closed_error("the node is closed", sent))
+            engine.stop(lambda sent: NodeClosed("the node is closed").once_sent(sent))
         await self._end(engine)
 
     async def _hand_over(self, engine: Engine, deadline: float) -> None:

@@ -169,7 +169,7 @@ def test_a_joiner_that_follows_one_cluster_takes_nothing_of_another() -> None:
     a.meet(c)
     world.until(lambda: c.member.standing is Standing.JOINER)
     # The other cluster has invited the same node once, before it gave up waiting for it.
-    b.member.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
+    b.member.lifecycle.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
     world.settle()
     assert {a.id, b.id} <= c.member.links.inbound.keys()
     world.release()
@@ -333,7 +333,7 @@ def test_a_node_that_is_alone_closes_the_link_of_whoever_leads_it() -> None:
     a.propose(b"x")
     world.settle()
     a.disk_held = True  # so that the join stays in the log's tail, and says nothing of a lost log
-    a.member.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
+    a.member.lifecycle.invite(NodeJoin(c.id, c.member.address_text, False), world.now)
     world.settle()
     assert any(isinstance(message, AppendEntries) for _, _, message in world.passed)
     assert a.id not in c.member.links.inbound

@@ -135,7 +135,7 @@ class Host:
 
         self.member = Member(origin, config, rng, new_id, self.machine, sessions, now=self.wiring.now)
         if self.disk.image is None:
-            self.member.order_rewrite(None)
+            self.member.storing.order_rewrite(None)
         self.up = True
 
     def crash(self) -> None:
@@ -210,7 +210,7 @@ class Host:
         if self.member.raft.last_applied > self.disk.image.last_applied and not self.member.snapshots.installing:
             capture = self.member.capture()
             app = None if capture.app_pieces is None else b"".join(capture.app_pieces)
-            image = self.member.image(app=app)
+            image = self.member.storing.image(app=app)
             self.jobs.append((image, capture.index))
 
     def answer(self, answers: list[Any]) -> None:

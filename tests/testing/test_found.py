@@ -159,7 +159,7 @@ def test_a_forgotten_node_does_not_say_that_what_it_sent_has_no_effect() -> None
     member.take(0.0)
     member.proposals.pending.pop(app_key(new_id(), 0))
     member.propose_app(b"not sent", "not sent", 0.0)
-    member.was_removed(0.0)
+    member.lifecycle.was_removed(0.0)
     errors = {token: error for token, _, error in member.orders.answers}
     assert isinstance(errors["sent"], NodeClosed)
     assert errors["sent"].may_take_effect

@@ -81,7 +81,7 @@ class Applier:
         """
         member = self._member
         if member.node_id in member.state.nodes and member.raft.last_applied >= member.raft.commit_to_reach:
-            member.became_member(now)
+            member.lifecycle.became_member(now)
 
     def _apply_command(self, index: int, client_id: str | None, sequence: int, command: bytes) -> None:
         """Exactly once for each identity (PROTOCOL 6.3)."""
@@ -163,7 +163,7 @@ class Applier:
             member.neighbours.moved = True
             if entry.node_id == member.node_id:
                 if member.standing is not Standing.JOINER:
-                    member.was_removed(now)
+                    member.lifecycle.was_removed(now)
             else:
                 member.links.close_of(entry.node_id, "forgotten")
         elif isinstance(entry, (AddVoter, DelVoter, NodeInfo)):

@@ -75,7 +75,7 @@ class Inbox:
         member = self._member
         ours = info.outbound and info.cluster == member.cluster_id and member.standing is Standing.MEMBER
         if ours and message.index > member.raft.last_applied:
-            member.was_removed(member.now)
+            member.lifecycle.was_removed(member.now)
 
     def _on_raft(self, info: LinkInfo, message: Message) -> None:
         self._member.raft.receive(info.node_id or "", message, self._member.now, info.link)

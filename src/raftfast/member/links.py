@@ -7,7 +7,7 @@ in `member`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..config import Config
 from ..errors import ParseError
@@ -33,6 +33,9 @@ from ..messages import (
 )
 from ..records import Address
 from .orders import Orders
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
 
 __all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner", "of_two_clusters"]
 
@@ -113,6 +116,7 @@ class LinksOwner(Protocol):
 
     config: Config
     orders: Orders
+    lifecycle: Lifecycle
 
     @property
     def node_id(self) -> str: ...
@@ -126,7 +130,6 @@ class LinksOwner(Protocol):
     def forgotten_at(self, node_id: str) -> int | None: ...
     def link_bound(self, info: LinkInfo) -> None: ...
     def link_lost(self, info: LinkInfo, reason: str) -> None: ...
-    def own_address_seen(self, ip: str) -> None: ...
     def count(self, name: str) -> None: ...
     def report(self, text: str) -> None: ...
 
@@ -151,7 +154,7 @@ class Links:
     def opened(self, link: int, target: str | None, peer_ip: str, local_ip: str, now: float) -> None:
         """A connection is there: dialled for `target`, or accepted where that is None."""
         owner = self._owner
-        owner.own_address_seen(local_ip)
+        owner.lifecycle.own_address_seen(local_ip)
         if target is None and self._unknown_links() >= owner.config.max_unknown_links:
             owner.count("links_refused")
             owner.orders.closes.append((link, "too many links of nodes that are not known"))

@@ -5,7 +5,7 @@ Floor 3. Only a fresh singleton steps down, and whether it is one is looked at w
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..cluster.entries import NodeJoin
 from ..config import Config
@@ -15,6 +15,9 @@ from ..hot import nodesconf
 from ..messages import AddMe, Meet, MeetRejected, Message, Welcome
 from .links import MEET_TARGET, LinkInfo, Links, of_two_clusters
 from .orders import Orders
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
 
 __all__ = ["Meetings", "MeetingsOwner"]
 
@@ -26,6 +29,7 @@ class MeetingsOwner(Protocol):
 
     config: Config
     orders: Orders
+    lifecycle: Lifecycle
 
     @property
     def node_id(self) -> str: ...
@@ -35,8 +39,6 @@ class MeetingsOwner(Protocol):
     def cluster_id(self) -> str | None: ...
     def knows(self, node_id: str) -> bool: ...
     def is_voter(self, node_id: str) -> bool: ...
-    def invite(self, join: NodeJoin, now: float) -> None: ...
-    def become_joiner(self, when_durable: tuple[int, Message] | None, now: float) -> None: ...
     def answer(self, token: Any, result: Any, error: Exception | None) -> None: ...
 
 
@@ -169,14 +171,14 @@ class Meetings:
                 self._links.send(info, MeetRejected(), now)
             else:
                 self._links.send(info, Welcome(), now)
-                owner.invite(join, now)
+                owner.lifecycle.invite(join, now)
         elif owner.standing is Standing.REMOVED:
             self._links.send(info, MeetRejected(), now)
         elif owner.standing is Standing.JOINER or (self._waits_for_answer() and asker > owner.node_id):
             if all(kept is not info for kept, _ in self._kept):
                 self._kept.append((info, message))
         else:
-            owner.become_joiner((info.link, AddMe()), now)
+            owner.lifecycle.become_joiner((info.link, AddMe()), now)
 
     def _waits_for_answer(self) -> bool:
         return any(asked.sent for asked in self._asked.values())
@@ -195,13 +197,13 @@ class Meetings:
         if owner.standing is Standing.REMOVED or owner.is_voter(other) or join is None:
             self._finish(info.target or "", MeetError(f"{other} can't be added: forget it first"))
             return
-        owner.invite(join, now)
+        owner.lifecycle.invite(join, now)
         self._finish(info.target or "", None)
 
     def _on_welcome(self, info: LinkInfo, now: float) -> None:
         if self._owner.standing is Standing.SINGLETON:
             self._finish(info.target or "", None)
-            self._owner.become_joiner(None, now)
+            self._owner.lifecycle.become_joiner(None, now)
         elif self._owner.standing is Standing.JOINER:
             pass  # whether it is the same cluster shows when we are a member, or the MEET's time is over
         else:

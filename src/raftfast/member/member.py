@@ -7,16 +7,14 @@ beside this one and in `consensus` and `cluster`; this file says who hears of wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..cluster.entries import Entry, NodeInfo, NodeJoin, SlotChange
-from ..cluster.members import bits_of, ranges_of
 from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import ClusterReset, Conflict, NodeClosed, Rejected, StorageError
+from ..errors import Conflict, NodeClosed, Rejected, StorageError
 from ..hot import log as hot_log
 from ..messages import (
     Message,
@@ -32,13 +30,15 @@ from .applying import Applier
 from .barriers import Barriers, LocalRead, RemoteRead
 from .inbox import Inbox
 from .leader import LeaderWork
+from .lifecycle import Lifecycle
 from .links import LinkInfo, Links
 from .meeting import Meetings
 from .neighbours import Neighbours
-from .orders import Capture, Event, Image, Orders, Rewrite, StoreJob
-from .origin import Identity, Origin, own_state
+from .orders import Capture, Event, Orders
+from .origin import Identity, Origin
 from .proposals import Client, Proposals
 from .snapshots import Snapshots
+from .storing import Storing
 
 __all__ = ["Member"]
 
@@ -75,7 +75,6 @@ class Member:
         self.state_machine = state_machine
         self.sessions = sessions if sessions is not None else self.new_sessions()
         self.cluster_id = origin.cluster_id
-        self.claimed_slots = origin.claimed_slots
         self.orders = Orders()
         self.counters: dict[str, int] = {}
         self.caught_up_by = "none"
@@ -83,11 +82,6 @@ class Member:
         self.new_id = new_id
         self._now = now
         self._reported: set[str] = set()
-        self._when_stored: list[tuple[int, int, Message]] = []
-        self._answer_when_stored: list[tuple[int, Any]] = []
-        self._rewrite_tokens: dict[int, tuple[Any, Any]] = {}
-        self._rewrite_count = 0
-        self._covered_rewrites: list[tuple[int, int]] = []
         self._seen_leader: tuple[int, str | None] = (0, None)
         self._closed = False
         self.no_room = ""
@@ -107,10 +101,12 @@ class Member:
         )
         self._seen_role = self.raft.role
         self.links = Links(self)
+        self.lifecycle = Lifecycle(self, origin.claimed_slots)
         self.meetings = Meetings(self, self.links)
         self.proposals = Proposals(config, new_id, self.answer)
         self.barriers = Barriers(self.answer)
         self.snapshots = Snapshots(self)
+        self.storing = Storing(self)
         self.leader = LeaderWork(self)
         self.applier = Applier(self)
         self.inbox = Inbox(self)
@@ -169,7 +165,9 @@ class Member:
         """All node lines, our own always among them, ascending by id."""
         records = self.state.records(myself=self.node_id)
         if self.node_id not in self.state.nodes:
-            records.append(self.identity.record(self.claimed_slots, learner=self.standing is Standing.REMOVED))
+            records.append(
+                self.identity.record(self.lifecycle.claimed_slots, learner=self.standing is Standing.REMOVED)
+            )
             records.sort(key=lambda record: record.id)
         return records
 
@@ -243,19 +241,12 @@ class Member:
             if info.node_id == self.raft.leader_id:
                 self.barriers.ask_again()
 
-    def own_address_seen(self, ip: str) -> None:
-        """A connection shows our own address: taken where we have none of our own (PROTOCOL 2)."""
-        if not self.identity.address.ip and ip:
-            self.identity = replace(self.identity, address=replace(self.identity.address, ip=ip))
-            self.propose_own_address(self._now)
-
     # ------------------------------------------------------------------ inputs: time and storage
 
     def tick(self, now: float) -> None:
         """Time has passed; all that arrived before was handed in."""
         self._enter(now)
-        if self.standing is Standing.JOINER and self._joins_for_nothing(now):
-            self._give_up_joining(now)
+        self.lifecycle.tick(now)
         self.raft.tick(now)
         self.links.tick(now)
         self.meetings.tick(now)
@@ -272,25 +263,12 @@ class Member:
         """The storage job of `ticket` is durable."""
         self._enter(now)
         self.raft.stored(ticket, now)
-        while self._covered_rewrites and self._covered_rewrites[0][0] <= ticket:
-            self.rewritten(self._covered_rewrites.pop(0)[1], now)
-        waiting, self._when_stored = self._when_stored, []
-        for needed, link, message in waiting:
-            if needed <= ticket:
-                self.links.reply(link, message, now)
-            else:
-                self._when_stored.append((needed, link, message))
-        for needed, token in self._answer_when_stored:
-            if needed <= ticket:
-                self.answer(token, None, None)
-        self._answer_when_stored = [each for each in self._answer_when_stored if each[0] > ticket]
+        self.storing.stored(ticket, now)
 
     def rewritten(self, token: int, now: float) -> None:
         """A rewrite that `take` ordered is durable: who waited for it is answered."""
         self._enter(now)
-        waiter = self._rewrite_tokens.pop(token, None)
-        if waiter is not None:
-            self.answer(waiter[0], waiter[1], None)
+        self.storing.rewritten(token)
 
     # ------------------------------------------------------------------ inputs: proposals and reads
 
@@ -342,7 +320,7 @@ class Member:
         verdict = self.state.check(entry)
         if verdict.kind is Kind.VALID and isinstance(entry, (SlotChange, NodeInfo)):
             self.state.apply(0, entry)
-            self.order_rewrite((token, None))
+            self.storing.order_rewrite((token, None))
         elif verdict.success and not isinstance(entry, NodeJoin):
             self.answer(token, None, None)
         else:
@@ -384,62 +362,19 @@ class Member:
     def set_address(self, address: Address, now: float) -> None:
         """What the node announces has changed."""
         self._enter(now)
-        self.identity = replace(self.identity, address=address)
-        self.propose_own_address(now)
-
-    def propose_own_address(self, now: float) -> None:
-        """Proposes NODE_INFO where the state has another address of ours."""
-        mine = self.state.nodes.get(self.node_id)
-        if mine is None or mine.address == self.identity.address or self.standing is Standing.REMOVED:
-            return
-        entry = NodeInfo(self.node_id, self.identity.info_text, mine.nofailover)
-        if self.standing is Standing.SINGLETON:
-            self.state.apply(0, entry)
-            self.order_rewrite(None)
-        elif self.standing is Standing.MEMBER and not self.proposals.pending.has(entry.encode()):
-            self.proposals.add_entry(entry.encode(), None, now)
+        self.lifecycle.set_address(address, now)
 
     def close(self, error: Callable[[bool], Exception]) -> None:
         """The node ends: nobody is left waiting. `error(sent)` makes what a waiting proposer is told."""
         self._closed = True
-        self._fail_waiting(error, "the node is closed")
+        self.fail_waiting(error, "the node is closed")
 
-    def _fail_waiting(self, error: Callable[[bool], Exception], reason: str) -> None:
+    def fail_waiting(self, error: Callable[[bool], Exception], reason: str) -> None:
+        """Nobody is left waiting: see `close`; `reason` is for who asked for a MEET."""
         self.proposals.fail_all(error)
         self.barriers.fail_all(error(False))
         self.meetings.fail_all(reason)
-        for token in [token for token, _ in self._rewrite_tokens.values()] + [t for _, t in self._answer_when_stored]:
-            self.answer(token, None, error(True))  # it may be on its way to the disk
-        self._rewrite_tokens.clear()
-        self._answer_when_stored.clear()
-
-    # ------------------------------------------------------------------ standing
-
-    def become_joiner(self, when_durable: tuple[int, Message] | None, now: float) -> None:
-        """A fresh singleton steps down: no term, vote, log or state; `joining` is durable before it says so."""
-        self.claimed_slots = self.state.slots_of(self.node_id)
-        self.state = ClusterState()
-        self.cluster_id = None
-        self.raft.reset(Standing.JOINER, 0, now)
-        self._after_reset()
-        if when_durable is not None:
-            # The ticket of this turn's rewrite is the next one.
-            self._when_stored.append((self.raft.next_ticket, *when_durable))
-        self.log(_INFO, "stepped down to join a cluster")
-
-    def _joins_for_nothing(self, now: float) -> bool:
-        """Whether this joiner waited long enough for a leader.
-
-        Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log, though it
-        has not heard that this is committed: what it acknowledged counts, and it must not lose it.
-        """
-        late = self.raft.silent_for(now) > self.config.joiner_timeout
-        return late and not self.snapshots.installing and self.node_id not in self.raft.voters
-
-    def _give_up_joining(self, now: float) -> None:
-        """Nobody came: a fresh singleton again, in a term above all that was seen (PROTOCOL 3)."""
-        self._become_singleton(self.raft.current_term + 1, now)
-        self.log(_WARNING, "no leader was heard while joining: alone again")
+        self.storing.fail_all(error)
 
     def reset(self, identity: Identity, token: Any, now: float) -> None:
         """CLUSTER RESET: a fresh singleton of that identity; `token` is answered once that is durable (PROTOCOL 8).
@@ -448,75 +383,16 @@ class Member:
         has changed.
         """
         self._enter(now)
-        self._empty_state_machine()  # first: should it raise, nothing has changed
-        self._fail_waiting(_was_reset, "cluster reset")
-        self.identity = identity
-        self.claimed_slots = ()
-        self._become_singleton(0, now)
-        self.links.close_all("cluster reset")
-        self._answer_when_stored.append((self.raft.next_ticket, token))
+        self.lifecycle.reset(identity, token, now)
 
-    def _become_singleton(self, term: int, now: float) -> None:
-        self._empty_state_machine()
-        self.state = own_state(self.identity, self.claimed_slots)
-        self.claimed_slots = ()
-        self.cluster_id = None
-        self.sessions = self.new_sessions()
-        self.raft.reset(Standing.SINGLETON, term, now, self.node_id)
-        self._after_reset()
-        self.meetings.standing_changed(now)
+    # ------------------------------------------------------------------ what is applied
 
-    def _empty_state_machine(self) -> None:
-        if self.state_machine is not None and self.raft.last_applied:
-            self.state_machine.restore(())
-
-    def _after_reset(self) -> None:
-        self.neighbours.clear()
-        self.snapshots.reset()
-
-    def found_if_singleton(self, now: float) -> None:
-        """Before its first entry a fresh singleton founds a cluster of one (PROTOCOL 8)."""
-        if self.standing is not Standing.SINGLETON:
-            return
-        self.cluster_id = self.identity.shard_id
-        entries = [NodeJoin(self.node_id, self.identity.text, True).encode()]
-        slots = self.state.slots_of(self.node_id)
-        if slots:
-            entries.append(SlotChange(None, 0, self.node_id, 0, slots).encode())
-        self.raft.found(entries, now)
-        self.neighbours.moved = True
-        self.log(_INFO, f"founded cluster {self.cluster_id}")
-
-    def became_member(self, now: float) -> None:
-        """A joiner found itself in what it applied or installed."""
-        self.raft.join(now)
-        self.orders.wants_rewrite = True
-        self.event("joined", self.node_id)
-        claimed, self.claimed_slots = self.claimed_slots, ()
-        free = tuple(_free(claimed, self.state))
-        if free:
-            mine = self.state.nodes[self.node_id]
-            entry = SlotChange(None, 0, self.node_id, self.state.shard_epoch(mine.shard_id), free)
-            self.proposals.add_entry(entry.encode(), None, now)
-        if sum(b - a + 1 for a, b in claimed) != sum(b - a + 1 for a, b in free):
-            self.report("slots that this node owned before it joined have other owners now: they are not claimed")
-        self.propose_own_address(now)
-        self.meetings.standing_changed(now)
-        self.log(_INFO, "Promoted from joiner to follower")
-
-    def was_removed(self, now: float) -> None:
-        """This node learned that its cluster forgot it."""
-        self.raft.remove(now)
-        self._fail_waiting(_forgotten, "forgotten")
-        self.neighbours.moved = True
-        self.orders.wants_rewrite = True
-        self.event("removed", self.node_id)
-        self.report("this node was forgotten by its cluster: it waits for CLUSTER RESET")
-
-    def invite(self, join: NodeJoin, now: float) -> None:
-        """Somebody is to be added: proposes its NODE_JOIN as a learner."""
-        self.found_if_singleton(now)
-        self.proposals.add_entry(join.encode(), None, now)
+    def apply(self, now: float, budget: int = 4096) -> bool:
+        """Applies what is committed, up to `budget` entries. Whether there is more to apply at once."""
+        self._enter(now)
+        if self.snapshots.installing:
+            return False
+        return self.applier.run(budget, now)
 
     def installed_state(self, state: ClusterState, sessions: Sessions) -> None:
         """A snapshot replaces the applied state; links of nodes that are not in it are closed."""
@@ -538,7 +414,7 @@ class Member:
         self._ask_reads(now)
         self.leader.release_voter_changes(now)
         update = self.raft.take()
-        self._take_storage(update)
+        self.storing.take(update)
         for send in update.send:
             self._route(send, now)
         for link, reason in update.close:
@@ -557,13 +433,6 @@ class Member:
         orders, self.orders = self.orders, Orders()
         return orders
 
-    def apply(self, now: float, budget: int = 4096) -> bool:
-        """Applies what is committed, up to `budget` entries. Whether there is more to apply at once."""
-        self._enter(now)
-        if self.snapshots.installing:
-            return False
-        return self.applier.run(budget, now)
-
     def _send_proposals(self, now: float) -> None:
         proposals, raft = self.proposals, self.raft
         if raft.leader_id is not None and self.standing is Standing.MEMBER:
@@ -571,7 +440,7 @@ class Member:
         if not proposals.unsent:
             return
         if self.standing is Standing.SINGLETON:
-            self.found_if_singleton(now)
+            self.lifecycle.found_if_singleton(now)
         if raft.accepts_proposals:
             self.leader.append_own(proposals.take_unsent(raft.current_term), now)
         elif not raft.is_leader and self.standing is Standing.MEMBER and raft.leader_id in self.links.outbound:
@@ -590,57 +459,12 @@ class Member:
         elif raft.leader_id in self.links.outbound and self.standing is Standing.MEMBER:
             self.links.send_to(raft.leader_id, ReadIndex(barriers.ask()), now)
 
-    def _take_storage(self, update: Update) -> None:
-        if update.truncate_from is not None:
-            self.neighbours.truncated_from(update.truncate_from)
-        if not update.ticket:
-            return
-        lines: list[bytes] = []
-        if update.store_from < update.store_to:
-            lines = self.raft.log.lines(update.store_from, update.store_to)
-            self.neighbours.appended(update.store_from, update.store_to)
-            if not self.raft.is_leader:
-                self.caught_up_by = self.caught_up_by if self.caught_up_by != "none" else "log"
-        image = keep_above = None
-        if update.snapshot is not None:
-            image = self.image(reset=update.snapshot.index == 0)
-            keep_above = update.snapshot.keep_above
-            # This image is newer than those of the turn's rewrites, and must not be overwritten by one of them.
-            self._covered_rewrites += [(update.ticket, rewrite.token) for rewrite in self.orders.rewrites]
-            self.orders.rewrites.clear()
-        self.orders.store = StoreJob(
-            update.ticket, image, keep_above, update.hard_state, update.truncate_from, update.store_from, lines
-        )
-
-    def image(self, *, reset: bool = False, app: Any = None) -> Image:
-        """The stored state as of what is applied now."""
-        raft = self.raft
-        return Image(
-            nodes=tuple(self.records()),
-            last_applied=raft.last_applied,
-            snapshot_term=raft.log.term_at(raft.last_applied),
-            cluster_id=self.cluster_id,
-            joining=self.standing is Standing.JOINER,
-            removed=self.standing is Standing.REMOVED,
-            raft_leader=raft.leader_id if self.standing is Standing.MEMBER else None,
-            app=app if app is not None else self.snapshots.installed_app(raft.last_applied),
-            reset=reset,
-        )
-
     def capture(self) -> Capture:
         """The whole state as of what is applied now. **Cost**: the node lines, and the state machine's beginning.
 
         Must not be called while a snapshot is being installed.
         """
         return self.snapshots.capture()
-
-    def order_rewrite(self, waiter: tuple[Any, Any] | None) -> None:
-        """The node lines of a node without a log have changed: they are stored, then who waits is answered."""
-        self._rewrite_count += 1
-        if waiter is not None:
-            self._rewrite_tokens[self._rewrite_count] = waiter
-        image = self.image()
-        self.orders.rewrites.append(Rewrite(self._rewrite_count, image, image.last_applied))
 
     def _route(self, send: Send, now: float) -> None:
         if send.link is not None:
@@ -674,7 +498,7 @@ class Member:
             self.event("leader", seen[1])
             self.log(_INFO, f"the leader of term {seen[0]} is {'this node' if raft.is_leader else seen[1]}")
             if self.standing is Standing.MEMBER:
-                self.propose_own_address(self._now)  # again, should it have expired while there was no leader
+                self.lifecycle.propose_own_address(self._now)  # again, should it have expired while there was no leader
         self._seen_leader = seen
         self.barriers.ask_again()
         if not raft.is_leader:
@@ -707,21 +531,3 @@ class Member:
     def event(self, kind: str, node_id: str | None) -> None:
         """Something that `Node.events()` tells of."""
         self.orders.events.append(Event(kind, self.raft.current_term, self.raft.last_applied, node_id))
-
-
-def _was_reset(sent: bool) -> Exception:
-    error = ClusterReset("cluster reset")
-    error.may_take_effect = sent
-    return error
-
-
-def _free(claimed: Sequence[tuple[int, int]], state: ClusterState) -> list[tuple[int, int]]:
-    """The parts of `claimed` that nobody owns."""
-    return list(ranges_of(bits_of(claimed) & ~state.assigned_bits()))
-
-
-def _forgotten(sent: bool) -> NodeClosed:
-    """What a proposer is told when its node was forgotten: what was sent may be in a log, and be committed."""
-    error = NodeClosed("this node was forgotten by its cluster")
-    error.may_take_effect = sent
-    return error

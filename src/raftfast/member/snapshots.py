@@ -55,7 +55,7 @@ class Snapshots:
         if member.state_machine is not None:
             pieces = chain(_table(member.sessions.copy()), member.state_machine.snapshot())
         term, members = member.raft.log.term_at(index), frozenset(member.state.nodes)
-        return Capture(index, term, node_lines(member.state), pieces, member.image(), members)
+        return Capture(index, term, node_lines(member.state), pieces, member.storing.image(), members)
 
     def installed_app(self, last_applied: int) -> Any:
         """The app state file of the snapshot that was installed, where nothing was applied since."""
@@ -325,9 +325,9 @@ class Snapshots:
         member.event("snapshot-installed", sender)
         member.log(20, f"Installed snapshot of {sender}: index {name[2]}, term {name[3]}, {name[4]} bytes")
         if member.standing is Standing.JOINER:
-            member.became_member(now)
+            member.lifecycle.became_member(now)
         else:
-            member.propose_own_address(now)
+            member.lifecycle.propose_own_address(now)
         self._settle_proposals()
         member.barriers.applied(name[2])
         self._after_install(now)

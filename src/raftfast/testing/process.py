@@ -150,7 +150,7 @@ class SimulatedNode:
         self.node_id = origin.identity.node_id
         self.member = Member(origin, config, simulation.rng, simulation.new_id, machine, sessions, now=self.clock())
         if conf is None:
-            self.member.order_rewrite(None)
+            self.member.storing.order_rewrite(None)
         self.note("start", (origin.standing.value, origin.hard_state.current_term, self.node_id[:8]))
         checks.started(self)
         self._schedule()
@@ -251,7 +251,7 @@ class SimulatedNode:
         self._set_timer(orders.wake_at)
         if not self._settled and self._job is None and not self._jobs:
             self._settled = True
-            member.propose_own_address(now)
+            member.lifecycle.propose_own_address(now)
             self._schedule()
 
     def _set_timer(self, wake_at: float) -> None:
