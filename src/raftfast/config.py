@@ -57,10 +57,11 @@ class Config:
     """Inbound links of nodes that the state does not know, and of those that have not said who they are."""
 
     max_pending: int = 100_000
-    """Proposals of this node that may be outstanding."""
+    """Proposals of this node that may be outstanding; times the members, entries of a leader that are not committed."""
 
     max_pending_bytes: int = 32 << 20
-    """Entry bytes of this node's proposals that may be outstanding."""
+    """Entry bytes of this node's proposals that may be outstanding; times the members, those of a leader that are not
+    committed."""
 
     session_window: int = 1024
     """*Shared.* Sequence numbers below a session's greatest that are remembered, and its outstanding proposals."""

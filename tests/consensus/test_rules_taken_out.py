@@ -328,7 +328,7 @@ CASES = [
     untold(
         "a log grows beyond max_log_bytes",
         "trim_max_log_bytes",
-        ("trimming", "        if log.nbytes > self._most_bytes:\n", "        if False:\n"),
+        ("trimming", "        if log.nbytes > self.most_bytes:\n", "        if False:\n"),
         source="PROTOCOL 7",
     ),
     untold(

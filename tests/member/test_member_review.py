@@ -9,7 +9,7 @@ from raftfast.cluster.entries import MAX_TERMLESS_BYTES, DelVoter, NodeForget, N
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
-from raftfast.errors import NodeClosed, Rejected, UnknownOutcome
+from raftfast.errors import Busy, Expired, NodeClosed, Rejected, UnknownOutcome
 from raftfast.member import Identity, Origin
 from raftfast.messages import (
     AppendEntries,
@@ -452,3 +452,34 @@ def test_a_forwarded_command_that_no_line_can_carry_with_any_term_is_refused() -
     assert [type(message) for _, message in leader.member.orders.sends] == [Reject]
     leader.member.leader.on_propose(info.link, longest, world.now)
     assert leader.member.raft.log.last_index == last + 1
+
+
+@pytest.mark.parametrize("by", ["count", "bytes"])
+def test_a_log_that_is_not_committed_does_not_grow_without_end(by: str) -> None:
+    """PROTOCOL 6.6: proposers forget what expired and propose anew, while the only voter's disk hangs."""
+    limits = {"max_pending": 5} if by == "count" else {"max_pending_bytes": 5 * 80}
+    world = Wiring("ab", max_voters=1, max_log_bytes=1000, **limits)
+    leader, other = world["a"], world["b"]
+    asked = leader.meet(other)
+    world.until(lambda: asked.ok and other.member.standing is Standing.MEMBER)
+    assert leader.member.raft.voters == {leader.id}
+    leader.disk_held = True
+    refused = 0
+    for _ in range(40):
+        waiting = []
+        for host in (leader, other):
+            for _ in range(5):
+                try:
+                    waiting.append(host.propose(b"x" * 30))
+                except Busy:
+                    refused += 1
+        world.run(world.config.proposal_timeout + 1.0)
+        assert all(isinstance(token.error, Expired) for token in waiting)
+    assert refused > 100
+    assert leader.member.counters["proposals_over_limit"] > 100
+    assert leader.member.raft.uncommitted < 50
+    leader.disk_held = False
+    world.until(lambda: leader.member.raft.uncommitted == 0)
+    done = other.propose(b"again")
+    world.until(lambda: done.answered)
+    assert done.ok

@@ -138,6 +138,15 @@ class Core:
         return self.leadership is not None and not self.leadership.transferring
 
     @property
+    def uncommitted(self) -> int:
+        """How many entries of the log are not committed, as far as this node knows."""
+        return self.log.last_index - self.commit_index
+
+    def is_overfull(self, entries: int, nbytes: int) -> bool:
+        """Whether more than so many entries, or bytes of entries, of the log are not committed and applied."""
+        return self.uncommitted > entries or self.log.nbytes > self._trimming.most_bytes + nbytes
+
+    @property
     def alone(self) -> bool:
         """Whether this is a singleton or a cluster of one: nobody has a message of Raft for us (PROTOCOL 8)."""
         return self.standing is Standing.SINGLETON or (

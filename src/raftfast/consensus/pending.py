@@ -8,7 +8,7 @@ bytes, which is enough since it is idempotent (PROTOCOL 6.3).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = ["Pending", "Proposal"]
@@ -97,6 +97,10 @@ class Pending:
     def has(self, key: bytes) -> bool:
         """Whether a proposal is outstanding under `key`."""
         return key in self._by_key
+
+    def under(self, key: bytes) -> Iterable[Proposal]:
+        """The proposals that are outstanding under `key`, the oldest first."""
+        return self._by_key.get(key, ())
 
     def __iter__(self) -> Iterator[Proposal]:
         """All proposals, in the order in which they were made."""

@@ -50,7 +50,7 @@ class Trimming:
         target = boundary
         if last_applied - boundary > 2 * config.trim_keep:
             target = min(last_applied - config.trim_keep, least_needed, self._applied_long_ago(boundary, now))
-        if log.nbytes > self._most_bytes:
+        if log.nbytes > self.most_bytes:
             target = max(target, self._oversize(log, last_applied))
         return max(target, boundary)
 
@@ -62,12 +62,13 @@ class Trimming:
         return samples[0][1] if samples and samples[0][0] <= limit else boundary
 
     @property
-    def _most_bytes(self) -> int:
+    def most_bytes(self) -> int:
+        """What applied entries may take in memory, whoever needs them."""
         return self.tail_factor * self._config.max_log_bytes
 
     def _oversize(self, log: RaftLog, last_applied: int) -> int:
         """How far to trim to come back under `max_log_bytes`."""
-        index, excess = log.boundary_index, log.nbytes - self._most_bytes
+        index, excess = log.boundary_index, log.nbytes - self.most_bytes
         while excess > 0 and index < last_applied:
             index += 1
             excess -= len(log.line(index))

@@ -89,6 +89,17 @@ class LeaderWork:
             for node_id, info in self._member.links.outbound.items()
         )
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether this leader's log holds more that is not committed than all members may have pending at once.
+
+        Proposers forget what expires, and propose anew: where the commit index does not move (the only voter's disk
+        hangs) the log would grow without end.
+        """
+        raft, config = self._member.raft, self._member.config
+        members = len(raft.members)
+        return raft.is_leader and raft.is_overfull(config.max_pending * members, config.max_pending_bytes * members)
+
     def on_propose(self, link: int, raw: bytes, now: float) -> None:
         """A member forwards a proposal."""
         raft = self._member.raft
@@ -100,6 +111,9 @@ class LeaderWork:
         if self._member.no_room and raw.startswith(b"APP "):
             self._member.count("commands_without_room")
             self._refuse(asked, Rejected(self._member.no_room))
+            return
+        if self.is_overfull:
+            self._member.count("proposals_over_limit")  # they expire, unless they are sent again in time
             return
         if raft.accepts_proposals:
             self._admit(asked, now)

@@ -14,7 +14,7 @@ from ..cluster.sessions import Sessions
 from ..cluster.state import ClusterState, Kind
 from ..config import Config
 from ..consensus import Raft, RandomSource, Send, Standing, Update
-from ..errors import Conflict, NodeClosed, Rejected, StorageError
+from ..errors import Busy, Conflict, NodeClosed, Rejected, StorageError
 from ..hot import log as hot_log
 from ..messages import (
     Message,
@@ -304,7 +304,8 @@ class Member:
             raise Rejected("this node was forgotten by its cluster: CLUSTER RESET it first")
 
     def _refuse_command(self) -> None:
-        """Raises where no command can be taken: as `refuse_if_unable`, or StorageError while the disk is nearly full.
+        """Raises where no command can be taken: as `refuse_if_unable`, StorageError while the disk is nearly full, Busy
+        while this leader's log holds too much that is not committed.
 
         Cluster changes are taken then: they are small, and what an operator needs.
         """
@@ -314,6 +315,8 @@ class Member:
         if self.no_room:
             self.count("commands_without_room")
             raise StorageError(self.no_room)
+        if self.leader.is_overfull:
+            raise Busy(f"{self.raft.uncommitted} entries of the log are not committed")
 
     def _propose_as_singleton(self, entry: Entry, token: Any, now: float) -> None:
         """Before its first entry a singleton's changes apply locally and are stored (PROTOCOL 8)."""
@@ -326,10 +329,6 @@ class Member:
         else:
             error = Conflict if verdict.kind is Kind.CONFLICT else Rejected
             self.answer(token, None, error(verdict.reason or "a node that is alone can't do that"))
-
-    def cancel(self, token: Any) -> None:
-        """Who waited with `token` gave up waiting; nothing is undone."""
-        self.proposals.cancel(token)
 
     def barrier(self, token: Any, now: float) -> None:
         """`token` is answered once everything that was committed before this call is applied here."""

@@ -166,7 +166,7 @@ class Proposals:
 
     def sent_more_than_once(self, key: bytes) -> bool:
         """Whether a REJECT of it must be looked at against the own state first (PROTOCOL 6.4)."""
-        return any(proposal.key == key and proposal.sent_count > 1 for proposal in self.pending)
+        return any(proposal.sent_count > 1 for proposal in self.pending.under(key))
 
     def expire(self, now: float) -> None:
         """Gives up what is too old: its outcome is unknown, unless it never left."""
@@ -181,13 +181,6 @@ class Proposals:
             else:
                 error = Dropped("no leader was found in time; the command was never sent")
             self._finish(proposal, None, error)
-
-    def cancel(self, token: Any) -> None:
-        """Who waited gave up. The proposal itself goes on: it may be in a log already."""
-        for proposal in self.pending:
-            if proposal.token is token:
-                proposal.token = None
-                return
 
     def fail_all(self, error: Callable[[bool], Exception]) -> None:
         """The node closes or is reset; `error(sent)` makes the error of one."""
