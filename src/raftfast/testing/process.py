@@ -5,18 +5,17 @@ Floor 5. It carries out orders with delays of its own and decides nothing of the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.sessions import Sessions
 from ..consensus import Standing
-from ..member import Capture, Identity, Member, Orders, Origin, Rewrite, StoreJob
+from ..member import Identity, Member, Orders, Origin
 from ..messages import Message
 from ..records import Address
 from ..storage import app_of
 from .disk import SimulatedDisk
+from .diskwork import DiskWork
 from .machine import WatchedMachine
 from .network import End
 from .snapshots import SnapshotWork
@@ -66,13 +65,11 @@ class SimulatedNode:
         """Nothing is known of an earlier life."""
         self.ends = {}
         self._targets: dict[str, _Target] = {}
-        self._jobs: deque[StoreJob | tuple[Rewrite, bool]] = deque()
-        self._job: StoreJob | Rewrite | None = None
         self._scheduled = False
         self._timer_at: float | None = None
         self._timer = 0
-        self._compacting = False
         self._settled = False
+        self.disk_work = DiskWork(self)
         self.snapshots = SnapshotWork(self)
         self.stopping = False
 
@@ -159,11 +156,7 @@ class SimulatedNode:
         """The process ends at once. What was not synced is lost, or a part of it kept; `power`: no peer is told."""
         if self.member is None:
             return
-        if isinstance(self._job, StoreJob):
-            before = self.disk.hard
-            self.disk.store_part(self._job, self.simulation.rng)
-            if self.disk.hard != before:
-                self.simulation.checks.hard_state_stored(self)
+        self.disk_work.crash()
         self.note("crash", "power" if power else "kill")
         for end in list(self.ends.values()):
             self.simulation.network.close(end, "the process ended", silently=power)
@@ -249,7 +242,7 @@ class SimulatedNode:
         if more or orders.busy or member.raft.last_applied != applied:
             self._schedule()
         self._set_timer(orders.wake_at)
-        if not self._settled and self._job is None and not self._jobs:
+        if not self._settled and self.disk_work.is_idle:
             self._settled = True
             member.lifecycle.propose_own_address(now)
             self._schedule()
@@ -278,10 +271,7 @@ class SimulatedNode:
         checks, network = self.simulation.checks, self.simulation.network
         if orders.store is not None:
             checks.job_ordered(self, orders.store)
-            self._jobs.append(orders.store)
-        for rewrite in orders.rewrites:
-            self._jobs.append((rewrite, True))
-        self._start_job()
+        self.disk_work.carry_out(orders)
         by_link: dict[int, list[Message]] = {}
         for number, message in orders.sends:
             by_link.setdefault(number, []).append(message)
@@ -311,7 +301,8 @@ class SimulatedNode:
             if severity >= 50:
                 checks.critical(self, text)
         if orders.wants_rewrite:
-            self.compact()
+            self.disk_work.wants_rewrite()
+        self.disk_work.rewrite_if_wanted()
 
     def _answer(self, orders: Orders) -> None:
         for token, result, error in orders.answers:
@@ -414,96 +405,11 @@ class SimulatedNode:
 
     # ------------------------------------------------------------------ storage
 
-    def _start_job(self) -> None:
-        """One job at a time; what queued up meanwhile is one write and one sync."""
-        if self._job is not None or not self._jobs:
-            return
-        first = self._jobs.popleft()
-        if isinstance(first, StoreJob):
-            self._job = self._merged(first)
-            self._disk_later(self._stored, self._job)
-        else:
-            self._job = first[0]
-            self._disk_later(self._rewritten, *first)
-
-    def _disk_later(self, call: Callable[..., object], *args: Any) -> None:
-        simulation = self.simulation
-        delay = simulation.faults.disk_delay * self.disk_slowness * (0.3 + simulation.rng.random())
-        self.later(max(delay, self.disk_stalled_until - simulation.timeline.now), self._disk_done, call, args)
-
-    def _disk_done(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
-        remaining = self.disk_stalled_until - self.simulation.timeline.now
-        if remaining > 0:
-            self.later(remaining, self._disk_done, call, args)
-        else:
-            call(*args)
-
-    def _merged(self, job: StoreJob) -> StoreJob:
-        """What the engine makes of a queue: see there."""
-        lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
-        while self._jobs:
-            following = self._jobs[0]
-            if not isinstance(following, StoreJob) or following.image or following.truncate_from is not None:
-                break
-            if following.lines:
-                first_index = following.first_index if not lines else first_index
-                lines += following.lines
-            hard_state = following.hard_state or hard_state
-            ticket = following.ticket
-            self._jobs.popleft()
-        return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
-
-    def _stored(self, job: StoreJob) -> None:
-        member = self.member
-        if member is None:
-            return
-        self._job = None
-        before = self.disk.hard
-        self.disk.store(job)
-        if self.disk.hard != before:
-            self.simulation.checks.hard_state_stored(self)
-        member.stored(job.ticket, self.clock())
-        self._start_job()
-        config, disk = self.simulation.config, self.disk
-        state_bytes = 300 * len(member.state.nodes) + sum(map(len, disk.apps.values()))
-        if disk.log_bytes > max(config.rewrite_min_bytes, config.rewrite_factor * state_bytes):
-            self.compact()
-
-    def _rewritten(self, rewrite: Rewrite, must: bool) -> None:
-        member = self.member
-        if member is None:
-            return
-        self._job = None
-        if must or rewrite.image.last_applied > self.disk.stored_index:
-            self.disk.rewrite(rewrite.image, rewrite.keep_above)
-        if rewrite.token:
-            member.rewritten(rewrite.token, self.clock())
-        else:
-            self._compacting = False
-        self._start_job()
-
     def compact(self) -> bool:
         """Moves the stored state up to what is applied now. Whether begun."""
-        member = self.member
-        if member is None or self._compacting or member.snapshots.installing:
-            return False
-        if member.standing not in (Standing.MEMBER, Standing.REMOVED):
-            return False
-        if member.raft.last_applied <= self.disk.stored_index:
-            return False
-        self._compacting = True
-        self.note("compact", f"to {member.raft.last_applied}")
-        self.snapshots.state_later(self._state_written, member.capture())
-        return True
-
-    def _state_written(self, capture: Capture) -> None:
-        image = capture.image
-        if capture.app_pieces is not None:
-            image = replace(image, app=self.disk.keep_app(capture.index, b"".join(capture.app_pieces)))
-        self._jobs.append((Rewrite(0, image, capture.index), False))
-        self._start_job()
+        return self.disk_work.compact()
 
     @property
     def settled(self) -> bool:
         """Whether the storage has nothing left to do."""
-        return self._job is None and not self._jobs and not self._compacting
+        return self.disk_work.settled
