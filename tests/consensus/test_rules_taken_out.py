@@ -140,8 +140,8 @@ CASES = [
         "timeout_now_once",
         (
             "elections",
-            "            and message.term == self.current_term\n            and sender",
-            "            and sender",
+            "            self._learn_term(message.term, link)\n        elif (",
+            "            self.current_term = message.term\n        if (",
         ),
         source="PROTOCOL 4",
     ),

@@ -18,6 +18,7 @@ from raftfast.messages import (
     InstallSnapshot,
     PreVoteRequest,
     Role,
+    TimeoutNow,
     Vote,
     VoteRequest,
 )
@@ -196,6 +197,7 @@ def test_all_servers_a_higher_term_makes_a_follower_of_it(log_class: type) -> No
         AppendEntriesAck(7, False, 0),
         append((0, 0), 0, term=7, sender="2"),
         Vote(7, False),
+        TimeoutNow(7),
     ):
         world = led(log_class)
         ask(world, "2", "1", message)

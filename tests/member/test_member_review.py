@@ -19,7 +19,10 @@ from raftfast.messages import (
     Propose,
     ReadIndex,
     Reject,
+    Role,
+    SnapshotAck,
     TimeoutNow,
+    TransferLeader,
 )
 from raftfast.records import Address
 
@@ -483,3 +486,19 @@ def test_a_log_that_is_not_committed_does_not_grow_without_end(by: str) -> None:
     done = other.propose(b"again")
     world.until(lambda: done.answered)
     assert done.ok
+
+
+@pytest.mark.parametrize("message", [SnapshotAck(7, 1, 0), TransferLeader(7)], ids=["snapshot-ack", "transfer-leader"])
+def test_a_higher_term_in_a_message_beside_rafts_makes_a_follower_of_it(message: SnapshotAck | TransferLeader) -> None:
+    """PROTOCOL 4: in any message."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b = world["a"].member, world["b"].member
+    assert (a.raft.role, a.raft.current_term) == (Role.LEADER, 1)
+    links = a.links.outbound if isinstance(message, SnapshotAck) else a.links.inbound
+    a.inbox.deliver(links[b.node_id], message)
+    assert (a.raft.role, a.raft.current_term) == (Role.FOLLOWER, 7)
+    world.settle()
+    assert world["a"].disk.hard.current_term == 7
+    world.until(lambda: any(host.member.raft.is_leader for host in world.hosts.values()))
+    assert world.leader.member.raft.current_term > 7

@@ -163,8 +163,13 @@ class Elections(Core):
             self._granted.add(sender)  # by id, each once **(stricter)**
             self._count_votes()
 
+    def see_term(self, term: int, now: float, link: int | None) -> None:
+        """A member's message that is not the core's carried `term`: a higher one makes us its follower (PROTOCOL 4)."""
+        self._enter(now)
+        self._learn_term(term, link)
+
     def _learn_term(self, term: int, link: int | None) -> None:
-        """A term in an answer to something that we asked."""
+        """A term in a message that is no leader's, nor one that asks for a vote."""
         if term <= self.current_term or self.standing is not Standing.MEMBER or not self._term_is_sane(term, link):
             return
         self._adopt_term(term)
@@ -198,6 +203,8 @@ class Elections(Core):
         """Dissertation 3.10: obeyed once, by a follower that may stand, in exactly that term, from its leader."""
         if self.alone:
             self._close(link, "TIMEOUT_NOW to a node that is alone")
+        elif message.term > self.current_term:
+            self._learn_term(message.term, link)
         elif (
             self.role is Role.FOLLOWER
             and self.may_stand

@@ -94,7 +94,9 @@ class Inbox:
             member.links.close_foreign()
 
     def _on_snapshot_ack(self, info: LinkInfo, message: SnapshotAck) -> None:
-        self._member.snapshots.on_ack(info.node_id or "", message)
+        member = self._member
+        member.raft.see_term(message.term, member.now, info.link)
+        member.snapshots.on_ack(info.node_id or "", message)
 
     def _on_propose(self, info: LinkInfo, message: Propose) -> None:
         if info.node_id in self._member.state.nodes:
@@ -149,7 +151,10 @@ class Inbox:
 
     def _on_transfer_leader(self, info: LinkInfo, message: TransferLeader) -> None:
         member, raft = self._member, self._member.raft
-        if info.node_id in member.state.nodes and raft.is_leader and message.term == raft.current_term:
+        if info.node_id not in member.state.nodes:
+            return
+        raft.see_term(message.term, member.now, info.link)
+        if raft.is_leader and message.term == raft.current_term:
             raft.transfer_to(None, member.now)
 
     def _on_repl_offsets(self, info: LinkInfo, message: ReplOffsets) -> None:
