@@ -9,5 +9,15 @@ from .invariants import BrokenInvariant
 from .machine import Registers
 from .process import SimulatedNode
 from .simulation import Simulation, SimulationFailure
+from .states import MachineFault
 
-__all__ = ["CALM", "BrokenInvariant", "Faults", "Registers", "SimulatedNode", "Simulation", "SimulationFailure"]
+__all__ = [
+    "CALM",
+    "BrokenInvariant",
+    "Faults",
+    "MachineFault",
+    "Registers",
+    "SimulatedNode",
+    "Simulation",
+    "SimulationFailure",
+]

@@ -29,11 +29,12 @@ from ..messages import (
 from .disk import term_of
 from .machine import split_command
 from .network import End
+from .states import KnownStates, Where, other_answer
 
 if TYPE_CHECKING:
     from .process import SimulatedNode
 
-__all__ = ["BrokenInvariant", "Checks", "ClusterTruth"]
+__all__ = ["BrokenInvariant", "Checks", "ClusterTruth", "MachineWatch"]
 
 
 class BrokenInvariant(Exception):
@@ -44,13 +45,15 @@ class _Command(NamedTuple):
     at: int
     inner: bytes
     result: bytes
+    where: Where
 
 
 class ClusterTruth:
     """What is true of one cluster for ever, learned as it happens.
 
     `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed;
-    `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index.
+    `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index,
+    `states` its states, as far as they were looked at.
     """
 
     def __init__(self, cluster_id: str) -> None:
@@ -62,6 +65,7 @@ class ClusterTruth:
         self.commands: dict[int, _Command] = {}
         self.command_indexes: list[int] = []
         self.digests: list[bytes] = []
+        self.states = KnownStates()
         self.state = ClusterState()
         self.state_indexes: list[int] = [0]
         self.state_lines: list[bytes] = [b""]
@@ -124,7 +128,8 @@ class Checks:
             truth = self.truths[cluster_id] = ClusterTruth(cluster_id)
         return truth
 
-    def _truth_of(self, node: SimulatedNode) -> ClusterTruth | None:
+    def truth_of(self, node: SimulatedNode) -> ClusterTruth | None:
+        """What is known of a node's cluster; None where it has none."""
         cluster_id = node.cluster_id
         return None if cluster_id is None else self.truth(cluster_id)
 
@@ -160,7 +165,7 @@ class Checks:
     def committed(self, node: SimulatedNode, member: Member) -> None:
         """Before it applies: what is newly committed is still in its log, which may be trimmed as soon as applied."""
         seen, raft = self._seen[node.number], member.raft
-        truth = self._truth_of(node)
+        truth = self.truth_of(node)
         if truth is None or raft.standing is Standing.SINGLETON or raft.commit_index <= seen.commit:
             return
         if raft.standing is not seen.standing and raft.standing is Standing.JOINER:
@@ -184,7 +189,7 @@ class Checks:
                 f"node {node.number} went back: term {seen.term} to {term}, commit {seen.commit} to {commit}, "
                 f"applied {seen.applied} to {applied}"
             )
-        truth = self._truth_of(node)
+        truth = self.truth_of(node)
         if truth is not None and standing is not Standing.SINGLETON:
             if raft.leadership is not None:
                 self._check_leader(node, member, truth, seen)
@@ -219,7 +224,7 @@ class Checks:
     def _check_voters(self, node: SimulatedNode, member: Member) -> None:
         """The voters in force are a function of the log, and change one at a time."""
         raft, log = member.raft, member.raft.log
-        truth = self._truth_of(node)
+        truth = self.truth_of(node)
         if raft.standing is not Standing.MEMBER or truth is None:
             return
         voters, open_changes = member.state.voters(), 0
@@ -320,31 +325,9 @@ class Checks:
 
     # ------------------------------------------------------------------ what nodes do
 
-    def command_applied(self, node: SimulatedNode, index: int, command: bytes, digest: bytes, result: bytes) -> None:
-        """A state machine took a command."""
-        truth = self._truth_of(node)
-        if truth is None:
-            raise BrokenInvariant(f"node {node.number} applies {index} and is in no cluster")
-        number, inner = split_command(command)
-        newest = truth.command_indexes[-1] if truth.command_indexes else 0
-        if index > newest:
-            if number in truth.commands:
-                raise BrokenInvariant(f"operation {number} is applied at {truth.commands[number].at} and at {index}")
-            truth.commands[number] = _Command(index, inner, result)
-            truth.command_indexes.append(index)
-            truth.digests.append(digest)
-        elif truth.digest_at(index) != digest or truth.commands[number].at != index:
-            raise BrokenInvariant(f"node {node.number} applies another command at {index}, or in another state")
-
-    def machine_restored(self, node: SimulatedNode, index: int, digest: bytes) -> None:
-        """A state machine took a snapshot, or what the disk held."""
-        truth = self._truth_of(node)
-        if index and truth is not None and truth.digest_at(index) != digest:
-            raise BrokenInvariant(f"node {node.number} restores another state of index {index}")
-
     def job_ordered(self, node: SimulatedNode, job: StoreJob) -> None:
         """A log changes: the same index and term mean the same entry and, before it, the same log."""
-        truth = self._truth_of(node)
+        truth = self.truth_of(node)
         if truth is None or node.member is None:
             return
         log = node.member.raft.log
@@ -403,7 +386,7 @@ class Checks:
             return
         if ack.index > disk.last_index:
             raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, and {disk.last_index} is stored")
-        truth = self._truth_of(node)
+        truth = self.truth_of(node)
         leader = self._disk_of(truth.leaders.get(ack.term, "")) if truth is not None else None
         if leader is None or leader.member is None or leader.member.raft.current_term != ack.term:
             return
@@ -412,3 +395,47 @@ class Checks:
             return
         if ack.index > log.last_index or log.term_at(ack.index) != term:
             raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, where the leader has another entry")
+
+
+class MachineWatch:
+    """What one life of a node's state machine does: it must do what all others do."""
+
+    def __init__(self, checks: Checks, node: SimulatedNode) -> None:
+        self._checks = checks
+        self._node = node
+        self._where = Where(node.number, None)
+
+    def applied(self, index: int, command: bytes, digest: bytes, result: bytes) -> bool:
+        """It took a command. Whether its state should be looked at too."""
+        node, truth = self._node, self._checks.truth_of(self._node)
+        if truth is None:
+            raise BrokenInvariant(f"node {node.number} applies {index} and is in no cluster")
+        number, inner = split_command(command)
+        known = truth.commands.get(number)
+        newest = truth.command_indexes[-1] if truth.command_indexes else 0
+        if index > newest:
+            if known is not None:
+                raise BrokenInvariant(f"operation {number} is applied at {known.at} and at {index}")
+            truth.commands[number] = _Command(index, inner, result, self._where)
+            truth.command_indexes.append(index)
+            truth.digests.append(digest)
+        elif known is None or known.at != index or known.inner != inner:
+            raise BrokenInvariant(f"node {node.number} applies another command at {index}")
+        elif known.result != result:
+            raise other_answer(index, inner, result, self._where, known.result, known.where)
+        elif truth.digest_at(index) != digest:
+            raise BrokenInvariant(f"node {node.number} has applied other commands before {index}")
+        return truth.states.is_due(index)
+
+    def restored(self, index: int, digest: bytes) -> None:
+        """It took a snapshot, or what the disk held."""
+        truth = self._checks.truth_of(self._node)
+        self._where = Where(self._node.number, index if index else None)
+        if index and truth is not None and truth.digest_at(index) != digest:
+            raise BrokenInvariant(f"node {self._node.number} restores another state of index {index}")
+
+    def looked_at(self, index: int, state: bytes) -> None:
+        """It holds this state after the command of `index`."""
+        truth = self._checks.truth_of(self._node)
+        if truth is not None:
+            truth.states.see(index, state, self._where)

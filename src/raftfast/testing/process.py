@@ -13,9 +13,11 @@ from ..consensus import Standing
 from ..member import Identity, Member, Orders, Origin
 from ..messages import Message
 from ..records import Address
+from ..statemachine import StateMachine
 from ..storage import app_of
 from .disk import SimulatedDisk
 from .diskwork import DiskWork
+from .invariants import MachineWatch
 from .machine import WatchedMachine
 from .network import End
 from .snapshots import SnapshotWork
@@ -108,6 +110,11 @@ class SimulatedNode:
         return self.member.state_machine
 
     @property
+    def state_machine(self) -> StateMachine:
+        """Its state machine itself: that of a user's class."""
+        return self.machine.inner
+
+    @property
     def cluster_id(self) -> str | None:
         """Its cluster, also while it is being loaded."""
         return self.member.cluster_id if self.member is not None else self._loading_cluster
@@ -129,11 +136,7 @@ class SimulatedNode:
         self._clear()
         config = simulation.config
         conf = self.disk.load(simulation.rng)
-        machine = WatchedMachine(
-            simulation.new_machine(),
-            lambda index, command, digest, result: checks.command_applied(self, index, command, digest, result),
-            lambda index, digest: checks.machine_restored(self, index, digest),
-        )
+        machine = WatchedMachine(simulation.new_machine, MachineWatch(checks, self), simulation.state_of)
         sessions: Sessions | None = None
         self.member = None
         if conf is None:

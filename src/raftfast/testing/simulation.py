@@ -6,9 +6,9 @@ equal. Tests may also drive it step by step: crash, pause, partition, propose, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from random import Random
+from types import TracebackType
 from typing import NoReturn
 
 from ..config import Config
@@ -16,8 +16,8 @@ from ..consensus import Standing
 from ..errors import RaftError
 from ..statemachine import StateMachine
 from .faults import Faults, draw_config, draw_faults
-from .invariants import Checks
-from .machine import Registers
+from .invariants import Checks, MachineWatch
+from .machine import Registers, WatchedMachine
 from .network import Network
 from .process import SimulatedNode
 from .storm import Storm
@@ -27,24 +27,36 @@ from .workload import Barrier, Change, Operation, Workload, default_command
 __all__ = ["Simulation", "SimulationFailure"]
 
 
-class SimulationFailure(AssertionError):
-    """A run broke a rule. The text has the seed, the rule, and the last things that happened."""
+__tracebackhide__ = True
+"""pytest shows whoever called, and what failed, but not the way through here."""
 
-    def __init__(self, seed: int, nodes: int, reason: str, trace: str) -> None:
-        super().__init__(
-            f"{trace}\n\n{reason}\n\nseed {seed}, {nodes} nodes: "
-            f"python -m raftfast.testing --seed {seed} --nodes {nodes} runs it again"
-        )
-        self.seed = seed
-        self.nodes = nodes
+
+class SimulationFailure(AssertionError):
+    """A run broke a rule: `reason`. `seed`, `nodes`, and `again`, how to run it again; `trace`: what happened last.
+
+    The text has it all; without the trace where `brief` is set, because it is shown elsewhere.
+    """
+
+    def __init__(self, simulation: Simulation, reason: str) -> None:
+        super().__init__(reason)
+        self.seed, self.nodes, self.again = simulation.seed, simulation.size, simulation.again
         self.reason = reason
+        self.states = simulation.describe()
+        self.trace = simulation.trace.text()
+        self.brief = False
+
+    def __str__(self) -> str:
+        last = f"{self.reason}\n\nseed {self.seed}, {self.nodes} nodes: {self.again}"
+        return last if self.brief else f"{self.trace}\n\n{self.states}\n{last}"
 
 
 class Simulation:
     """One run. The same seed and arguments give the same run.
 
     `config` and `faults` None: drawn by the seed. `state_machine` makes an empty machine for each start of a node;
-    `command` draws a command for it. `keep` is how many lines of the trace are kept.
+    `command` draws a command for it. `digest` says what of a machine must be equal on all nodes; None: what its
+    `snapshot()` gives. `keep` is how many lines of the trace are kept. `again` is what a failure says of how to see it
+    once more.
     """
 
     def __init__(
@@ -53,17 +65,27 @@ class Simulation:
         nodes: int = 3,
         *,
         state_machine: Callable[[], StateMachine] = Registers,
-        command: Callable[[Random], bytes] = default_command,
+        command: Callable[[Random], bytes] | None = None,
+        digest: Callable[[StateMachine], bytes] | None = None,
         config: Config | None = None,
         faults: Faults | None = None,
         keep: int = 400,
+        again: str | None = None,
     ) -> None:
+        """Raises ValueError where a state machine comes without commands for it."""
+        plain = command is None and config is None and faults is None
+        if command is None:
+            if state_machine is not Registers:
+                raise ValueError("give `command` too: a function that draws a command for this state machine")
+            command = default_command
         self.seed = seed
         self.size = nodes
         self.rng = Random(seed)
         self.config = config if config is not None else draw_config(self.rng)
         self.faults = faults if faults is not None else draw_faults(self.rng)
         self.new_machine = state_machine
+        self.state_of = digest
+        self.again = again if again is not None else _how_again(seed, nodes, plain)
         self.timeline = Timeline()
         self.trace = Trace(keep)
         self.nodes: list[SimulatedNode] = []
@@ -100,26 +122,19 @@ class Simulation:
     def run_until(self, holds: Callable[[], bool], limit: float) -> bool:
         """Goes on until `holds`, looked at after each step, for at most `limit` seconds. Whether it held."""
         end, timeline = self.timeline.now + limit, self.timeline
-        with self._watched():
+        with _Watched(self):
             while not holds():
                 if not timeline.step(end):
                     return holds()
         return True
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Whatever a node raises, or a check, is the end of the run, told with the trace."""
-        try:
-            yield
-        except SimulationFailure:
-            raise
-        except Exception as error:
-            self.fail(f"{type(error).__name__}: {error}", error)
-
     def fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
         """The run is over: raises SimulationFailure with all that is known."""
-        where = "\n".join(self._describe(node) for node in self.nodes)
-        raise SimulationFailure(self.seed, self.size, f"{where}\n{reason}", self.trace.text()) from cause
+        raise SimulationFailure(self, reason) from cause
+
+    def describe(self) -> str:
+        """What each node is at this moment, one a line."""
+        return "\n".join(self._describe(node) for node in self.nodes)
 
     def _describe(self, node: SimulatedNode) -> str:
         member = node.member
@@ -164,7 +179,7 @@ class Simulation:
                 self.run_for(0.2 * self.rng.random())
         if self.size == 1:
             self.run_until(lambda: first.listens, limit)
-            self.workload.propose(first, b"r0 first")
+            self.workload.propose(first, self.workload.new_command())
         while not self.run_until(self._is_formed, 5 * self.config.node_timeout):
             if self.timeline.now > limit:
                 self.fail("no cluster was formed")
@@ -291,7 +306,7 @@ class Simulation:
         self.network.unblock()
         self.faults = Faults(delay=min(self.faults.delay, 0.002), disk_delay=min(self.faults.disk_delay, 0.001))
         self.network.calm(self.faults)
-        with self._watched():
+        with _Watched(self):
             for node in self.nodes:
                 node.recover()
                 if node.member is None:
@@ -309,13 +324,25 @@ class Simulation:
             self.bring_in_lost()
             if marker is None or marker.state in ("never", "unknown"):
                 members = [node for node in self.members() if not self._is_forgotten(node)]
-                marker = self.workload.propose(self.rng.choice(members), b"r0 last") if members else None
+                marker = self.propose(self.rng.choice(members), self.workload.new_command()) if members else None
             elif marker.state == "done" and self._has_converged() and not self.workload.open:
                 break
             if self.timeline.now > limit:
                 self.fail(f"no convergence: {marker!r}, still open: {list(self.workload.open)[:5]}")
-        with self._watched():
+        with _Watched(self):
             self.workload.check_end()
+            self._check_machines()
+
+    def _check_machines(self) -> None:
+        """All state machines hold the same; and a new one becomes the same by a snapshot, and new again without one."""
+        for node in self.nodes:
+            node.machine.look()
+        node = self.nodes[0]
+        machine = WatchedMachine(self.new_machine, MachineWatch(self.checks, node), self.state_of)
+        data = b"".join(node.machine.snapshot())
+        size = 1 + len(data) // 1000
+        machine.restore(data[at : at + size] for at in range(0, len(data), size))
+        machine.restore(())
 
     def bring_in_lost(self) -> None:
         """What was forgotten, or never came in, is brought in again."""
@@ -350,3 +377,24 @@ class Simulation:
     def read(self, node: SimulatedNode) -> Barrier:
         """A client's linearizable read at a node."""
         return self.workload.barrier(node)
+
+
+class _Watched:
+    """Whatever a node raises in here, or a check, or the machine under test, is the run's end, told with its trace."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, SimulationFailure):
+            self._simulation.fail(f"{type(error).__name__}: {error}", error)
+
+
+def _how_again(seed: int, nodes: int, plain: bool) -> str:
+    """How to see it once more. `plain`: the seed decides all but the number of nodes."""
+    if plain:
+        return f"python -m raftfast.testing --seed {seed} --nodes {nodes} runs it again"
+    return f"Simulation({seed}, {nodes}, ...) with the same arguments and calls is the same run again"

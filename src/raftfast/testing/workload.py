@@ -34,7 +34,7 @@ class Operation:
     """A command on its way: a write outside sessions, or one try after the other in a session.
 
     `floor` is the greatest index that anybody had seen when it was called. `state` is `open`, `done`, `never` (it
-    certainly has no effect) or `unknown`.
+    certainly has no effect) or `unknown`; then `error` tells why. Once done `index` is its place in the log.
     """
 
     def __init__(self, workload: Workload, number: int, command: bytes, session: _Session | None = None) -> None:
@@ -64,6 +64,12 @@ class Operation:
         else:
             unknown = getattr(error, "may_take_effect", False) or (self.session is not None and self.tries > 1)
             self.workload.ended(self, "unknown" if unknown else "never")
+
+    @property
+    def answer(self) -> bytes | None:
+        """What the state machine answered, once it is `done`."""
+        _, said_something, answer = (self.result or b"").partition(b" ")
+        return answer if said_something else None
 
     def __repr__(self) -> str:
         return f"<Operation {self.number} {self.state} index={self.index} {self.error!r}>"
@@ -173,7 +179,11 @@ class Workload:
             self._call_in_session(node)
         else:
             for _ in range(rng.choice((1, 1, 1, 3, 8))):
-                self.propose(node, self._command(rng))
+                self.propose(node, self.new_command())
+
+    def new_command(self) -> bytes:
+        """A command that some client might send."""
+        return self._command(self.simulation.rng)
 
     def propose(self, node: SimulatedNode, command: bytes) -> Operation:
         """A command outside sessions."""
@@ -217,7 +227,7 @@ class Workload:
             return
         session = rng.choice(self._sessions)
         if session.open and session.client.has_room(simulation.config.session_window):
-            operation = self._operation(node, self._command(rng), session)
+            operation = self._operation(node, self.new_command(), session)
             operation.sequence = session.client.take_sequence()
             node.now(self._send, operation, node)
 
