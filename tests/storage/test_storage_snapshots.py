@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -255,4 +256,25 @@ def test_a_disk_that_fails_while_a_snapshot_arrives(tmp_path, how):
     assert app_names(tmp_path) == set()
     assert storage.failed is None
     storage.append(None, None, 1, [line(1)])
+    storage.close()
+
+
+def test_a_large_piece_is_written_in_parts(tmp_path):
+    """A state machine may give its state as one piece; no step of the worker may take as long as that is large."""
+
+    class Sized(QuickDisk):
+        sizes: ClassVar[list[int]] = []
+
+        def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+            self.sizes.append(len(data))
+            return super().pwrite(fd, data, offset)
+
+    storage, _ = Storage.open(tmp_path, disk=Sized())
+    pieces = [b"a" * 10, bytes(range(256)) * (20 << 10), b"z" * ((1 << 20) - 1), b"end"]
+    Sized.sizes.clear()
+    app = storage.write_app(0, pieces)
+    assert b"".join(storage.read_app(app)) == b"".join(pieces)
+    assert (app.length, app.crc) == (sum(map(len, pieces)), nodesconf.crc64(b"".join(pieces)))
+    assert len(Sized.sizes) >= 5
+    assert max(Sized.sizes) < 2 << 20
     storage.close()

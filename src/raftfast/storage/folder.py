@@ -270,8 +270,19 @@ class AppWriter:
         return self._written + len(self._buffer)
 
     def write(self, piece: bytes) -> None:
-        """Take a piece; small ones are gathered, so that a piece a key does not become a system call a key."""
-        self._buffer += piece
+        """Take a piece; small ones are gathered, so that a piece a key does not become a system call a key.
+
+        A large one is taken in parts: while its bytes are copied and summed up no other thread gets its turn.
+        """
+        if len(piece) <= PIECE_BYTES:
+            self._take(piece)
+            return
+        view = memoryview(piece)
+        for start in range(0, len(piece), PIECE_BYTES):
+            self._take(view[start : start + PIECE_BYTES])
+
+    def _take(self, part: bytes | memoryview) -> None:
+        self._buffer += part
         if len(self._buffer) >= PIECE_BYTES:
             self._flush()
 
