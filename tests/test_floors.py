@@ -35,7 +35,7 @@ FLOORS = {
     "blocking": 5,
     "server": 5,
     "kv": 5,
-    "testing": 5,
+    "testing": 6,
     "cli": 6,
     "__main__": 6,
 }
@@ -82,7 +82,7 @@ IMPURE = {
 """Modules by which a clock, a file, a socket, a thread, a log or chance gets in."""
 
 THIRD_PARTY = {"click", "rich", "uvloop", "pytest"}
-THIRD_PARTY_OF = {"cli": {"click", "rich", "uvloop"}, "__main__": {"click"}, "testing": {"pytest"}}
+THIRD_PARTY_OF = {"cli": {"click", "rich", "uvloop"}, "__main__": {"click"}}
 """Packages that are not Python's own, and the units that may use them: the core has no dependency."""
 
 

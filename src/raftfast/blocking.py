@@ -64,7 +64,15 @@ class Node:
             state_machine=state_machine,
             config=config,
         )
-        self._thread = _LoopThread(loop_factory)
+        self._thread = LoopThread(loop_factory)
+        self._is_lent = False
+
+    @classmethod
+    def over(cls, node: _node.Node, thread: LoopThread) -> Self:
+        """The blocking face of a started node that runs in a thread which others use too, and goes on without it."""
+        self = cls.__new__(cls)
+        self._node, self._thread, self._is_lent = node, thread, True
+        return self
 
     # ------------------------------------------------------------------ life
 
@@ -79,6 +87,8 @@ class Node:
 
     def start(self) -> None:
         """Loads the folder, opens the bus port, and takes part. Raises as `raftfast.Node.start`; no thread is left."""
+        if self._is_lent:
+            raise NodeClosed("a node is started once")
         self._thread.start()
         try:
             self._thread.run(self._node.start())
@@ -93,7 +103,8 @@ class Node:
                 with contextlib.suppress(NodeClosed):  # another thread was quicker
                     self._thread.run(self._node.close())
             finally:
-                self._thread.stop()
+                if not self._is_lent:
+                    self._thread.stop()
 
     def wait_failed(self, timeout: float | None = None) -> None:
         """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
@@ -225,7 +236,7 @@ class Session:
     Made by `Node.session()`, and open from then on. Several threads may use it at once, up to the session's window.
     """
 
-    def __init__(self, thread: _LoopThread, node: _node.Node, timeout: float | None) -> None:
+    def __init__(self, thread: LoopThread, node: _node.Node, timeout: float | None) -> None:
         """Opens it in the log, for up to `timeout` seconds."""
         self._thread = thread
 
@@ -251,7 +262,7 @@ class Session:
         return self._thread.run(self._session.propose_many(list(commands)), timeout)
 
 
-class _LoopThread:
+class LoopThread:
     """A thread that runs an event loop from `start` to `stop`. Each call runs in it and ends before `stop` returns."""
 
     def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> None:

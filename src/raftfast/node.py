@@ -218,6 +218,20 @@ class Node:
             engine.stop(lambda sent: NodeClosed("the node is closed").once_sent(sent))
         await self._end(engine)
 
+    async def abort(self) -> None:
+        """Ends at once, as a kill does: nothing is handed over, and what waits to be stored is not. For tests."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._abort())
+        await asyncio.shield(self._closing)
+
+    async def _abort(self) -> None:
+        self._closed = True
+        if self._engine is not None:
+            for link in list(self._engine.links.values()):
+                link.abort("the node was aborted")
+            self._engine.stop(lambda sent: NodeClosed("the node was aborted").once_sent(sent))
+            await self._end(self._engine)
+
     async def _hand_over(self, engine: Engine, deadline: float) -> None:
         """Leadership goes to another voter, if there is one that is live."""
         raft, loop = engine.member.raft, engine.loop

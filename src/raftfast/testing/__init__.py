@@ -1,9 +1,11 @@
-"""The simulator: whole clusters in virtual time, one seed for everything. Public, for users' own state machines too.
+"""For tests of services: whole clusters in virtual time by one seed, and real ones in one process.
 
-Floor 5. Real members over modelled links, disks and clocks. No socket, file, thread or real clock anywhere in here, but
-for the command line of `__main__`.
+Floor 6. The simulator is real members over modelled links, disks and clocks: no socket, file, thread or real clock is
+anywhere in it, but for the command line of `__main__`. `cluster` and `blocking_cluster` are the real ones.
 """
 
+from .blocking_cluster import BlockingCluster
+from .cluster import Cluster
 from .faults import CALM, Faults
 from .invariants import BrokenInvariant
 from .machine import Registers
@@ -13,7 +15,9 @@ from .states import MachineFault
 
 __all__ = [
     "CALM",
+    "BlockingCluster",
     "BrokenInvariant",
+    "Cluster",
     "Faults",
     "MachineFault",
     "Registers",

@@ -1,6 +1,6 @@
 """Long runs of the simulator: `python -m raftfast.testing --seeds 10000 --nodes 3,5`.
 
-Floor 5. The command line of the simulator, and nothing else; the one file here that may look at a real clock.
+Floor 6. The command line of the simulator, and nothing else; the one file here that may look at a real clock.
 """
 
 from __future__ import annotations

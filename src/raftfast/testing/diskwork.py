@@ -1,6 +1,6 @@
 """What a simulated node does for its disk: jobs in order, one at a time, as the engine's disk thread does them.
 
-Floor 5. How long a job takes, and that it fails, is decided here; what it leaves on the disk is `disk`'s.
+Floor 6. How long a job takes, and that it fails, is decided here; what it leaves on the disk is `disk`'s.
 """
 
 from __future__ import annotations

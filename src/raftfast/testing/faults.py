@@ -1,6 +1,6 @@
 """How bad a run's world is: what may go wrong, how often, how long.
 
-Floor 5. Values only, and how they are drawn. What a fault does is written in `storm`.
+Floor 6. Values only, and how they are drawn. What a fault does is written in `storm`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What must hold in every run: Raft's safety properties, and what this project promises beyond them.
 
-Floor 5. It sees everything at once, which no node can, and changes nothing. A broken rule raises `BrokenInvariant`.
+Floor 6. It sees everything at once, which no node can, and changes nothing. A broken rule raises `BrokenInvariant`.
 What is looked at is only what a step can have changed: the checks cost little, so that runs can be many.
 """
 

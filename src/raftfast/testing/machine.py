@@ -1,6 +1,6 @@
 """State machines in the simulator: a small one of our own, and the watch that is kept over any.
 
-Floor 5. A command in the simulator is `<number> ` and the inner machine's command: the number, never used twice, tells
+Floor 6. A command in the simulator is `<number> ` and the inner machine's command: the number, never used twice, tells
 which operation of the workload it is. Nothing of nodes or links may be known here.
 """
 

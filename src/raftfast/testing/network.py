@@ -1,6 +1,6 @@
 """Links between simulated nodes: ordered streams with delays, which break in all the ways that TCP's do.
 
-Floor 5. A link's two ends learn of its end separately, or never. What a message means is not known here; only in a
+Floor 6. A link's two ends learn of its end separately, or never. What a message means is not known here; only in a
 run that asks for it are single messages of Raft lost, doubled or swapped, which no TCP does but the core must bear.
 """
 

@@ -1,6 +1,6 @@
 """One simulated node: a real `Member`, and around it what `engine`, `net` and `storage` are to a real one.
 
-Floor 5. It carries out orders with delays of its own and decides nothing of the protocol. Faults come from outside.
+Floor 6. It carries out orders with delays of its own and decides nothing of the protocol. Faults come from outside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A cluster in virtual time: real members, modelled links and disks, one seed for everything.
 
-Floor 5. `Simulation(seed).run()` forms a cluster, lets clients and faults loose on it, heals it, and wants it live and
+Floor 6. `Simulation(seed).run()` forms a cluster, lets clients and faults loose on it, heals it, and wants it live and
 equal. Tests may also drive it step by step: crash, pause, partition, propose, run until something holds.
 """
 

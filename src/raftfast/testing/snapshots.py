@@ -1,6 +1,6 @@
 """What a simulated node does for snapshots: builds, reads, writes and installs them, as the engine's threads do.
 
-Floor 5. Two workers, each doing one thing after the other: one for whole states, one for pieces.
+Floor 6. Two workers, each doing one thing after the other: one for whole states, one for pieces.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The states of a machine under test, as they were first seen: after the same commands every node's must be the same.
 
-Floor 5. What it says is read by whoever wrote the machine: it tells what the machine did, not what Raft did.
+Floor 6. What it says is read by whoever wrote the machine: it tells what the machine did, not what Raft did.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Faults as they happen: at each moment, by the rates of a run, something goes wrong at some node.
 
-Floor 5. Each fault is a method of its own; `Simulation` has those that tests call by name.
+Floor 6. Each fault is a method of its own; `Simulation` has those that tests call by name.
 """
 
 from __future__ import annotations

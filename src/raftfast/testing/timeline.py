@@ -1,6 +1,6 @@
 """Virtual time: what is due, in order, and a record of what happened.
 
-Floor 5. Nothing of nodes, links or disks may be known here, and no real clock may be looked at.
+Floor 6. Nothing of nodes, links or disks may be known here, and no real clock may be looked at.
 """
 
 from __future__ import annotations

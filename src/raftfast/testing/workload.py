@@ -1,6 +1,6 @@
 """What clients do in a run, and whether what they saw can be true: nothing lost, nothing stale, nothing twice.
 
-Floor 5. Operations are answered by the nodes through their tokens. Every write has an index, and so has every read: the
+Floor 6. Operations are answered by the nodes through their tokens. Every write has an index, and so has every read: the
 one that was applied where it was served. So a history is linearizable if indexes never go back in real time, and each
 answer is that of the one true log; this is stricter than what linearizability asks, and cheap.
 """
