@@ -165,7 +165,7 @@ CASES = [
         pitfalls.test_braft_528_who_stands_at_the_boundary_needs_no_snapshot,
         (
             "leading",
-            "if progress.next_index <= raft.log.boundary_index:",
+            "if progress.next_index <= boundary:",
             "if progress.next_index <= raft.log.first_index:",
         ),
     ),
@@ -206,7 +206,7 @@ CASES = [
     mutant(
         "a lost snapshot",
         pitfalls.test_a_snapshot_that_was_lost_is_asked_for_again,
-        ("leading", "                if not progress.snapshot_index:\n", "                if False:\n"),
+        ("leading", "        if not progress.snapshot_index:\n", "        if False:\n"),
     ),
     mutant(
         "valkey 3926",

@@ -44,7 +44,7 @@ GRANTS = (
 )
 REFUSES = "self._promise(sender, AppendEntriesAck(self.current_term, False, 0, self.repl_offset), link)"
 LEASE = "refused = self.lease_is_live(self._now) and not message.transfer"
-TRIM = "target = min(last_applied - config.trim_keep, least_needed, self._applied_long_ago(boundary, now))"
+TRIM = "target = min(last_applied - config.trim_keep, least_needed(now), self._applied_long_ago(boundary, now))"
 
 CASES = [
     # PROTOCOL 3 and 4: timers and elections
@@ -245,7 +245,7 @@ CASES = [
     untold(
         "a moved commit index waits for the heartbeat",
         "noop",
-        ("leading", "behind = min(raft.commit_index, prev) > progress.sent_commit", "behind = False"),
+        ("leading", "behind = (commit if commit < prev else prev) > progress.sent_commit", "behind = False"),
         source="PROTOCOL 5",
     ),
     untold(
@@ -306,7 +306,7 @@ CASES = [
     untold(
         "what a live member lacks is trimmed",
         "trim_live_member",
-        ("trimming", TRIM, TRIM.replace("least_needed, ", "")),
+        ("trimming", TRIM, TRIM.replace("least_needed(now), ", "")),
         source="PROTOCOL 7",
     ),
     untold(
@@ -340,7 +340,7 @@ CASES = [
     untold(
         "no heartbeats to who needs a snapshot",
         "snapshot_lost",
-        ("leading", "                if due and progress.may_heartbeat():\n", "                if False:\n"),
+        ("leading", "        if due and progress.may_heartbeat():\n", "        if False:\n"),
         source="PROTOCOL 7",
     ),
     untold(
@@ -348,8 +348,8 @@ CASES = [
         "front_no_snapshot_storm",
         (
             "leading",
-            "if progress.next_index <= raft.log.boundary_index:",
-            "if progress.next_index <= raft.log.boundary_index + 1:",
+            "if progress.next_index <= boundary:",
+            "if progress.next_index <= boundary + 1:",
         ),
         source="PROTOCOL 7",
     ),

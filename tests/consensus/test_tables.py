@@ -367,8 +367,8 @@ def test_how_far_a_log_is_trimmed(entries: int, applied: int, needed: int, targe
     trimming, log = Trimming(Config()), RaftLog()
     log.extend([1] * entries, [b"1 APP - x"] * entries)
     trimming.applied(applied, 0.0)
-    assert trimming.target(log, applied, needed, 1.0) == target
-    assert trimming.target(log, applied, needed, 0.999) == 0  # all of it was applied within the last second
+    assert trimming.target(log, applied, lambda _: needed, 1.0) == target
+    assert trimming.target(log, applied, lambda _: needed, 0.999) == 0  # all of it was applied within the last second
 
 
 def test_an_entry_stays_for_exactly_the_keep_time() -> None:
@@ -377,7 +377,7 @@ def test_an_entry_stays_for_exactly_the_keep_time() -> None:
     for index, now in ((10, 0.0), (20, 1.0), (30, 5.0)):
         trimming.applied(index, now)
     targets = {5.0: 20, 6.5: 20, 7.0: 29}
-    assert {now: trimming.target(log, 30, 99, now) for now in targets} == targets
+    assert {now: trimming.target(log, 30, lambda _: 99, now) for now in targets} == targets
 
 
 @given(applied=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), max_size=30), gap=st.integers(0, 30))
@@ -391,7 +391,7 @@ def test_what_was_applied_of_late_stays(applied: list[tuple[int, int]], gap: int
         times += [now] * count
     now += gap
     old = sum(1 for time in times if time <= now - 16)
-    assert trimming.target(log, index, 1 << 40, float(now)) == old
+    assert trimming.target(log, index, lambda _: 1 << 40, float(now)) == old
 
 
 @given(
@@ -401,7 +401,7 @@ def test_an_oversized_log_is_trimmed_whoever_needs_it(sizes: list[int], applied:
     trimming, log = Trimming(Config(max_log_bytes=limit)), RaftLog()
     log.extend([1] * len(sizes), [b"1 APP - " + b"x" * size for size in sizes])
     applied = min(applied, len(sizes))
-    target = trimming.target(log, applied, 0, 0.0)
+    target = trimming.target(log, applied, lambda _: 0, 0.0)
     assert 0 <= target <= applied
     log.trim_to(target)
     assert log.nbytes <= limit or target == applied  # all that may go went

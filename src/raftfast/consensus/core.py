@@ -79,6 +79,7 @@ class Core:
         self.disk_stalled = False
         self.commit_to_reach = 0
         """The leader's commit index as this joiner first heard it: what lies below is history to it."""
+        self._heartbeat_interval = config.heartbeat_interval
         self._rng = rng
         self._voters = VoterHistory(voters)
         self._durability = Durability(log.last_index, hard_state)
@@ -192,10 +193,12 @@ class Core:
 
     def _enter(self, now: float) -> None:
         """Every input begins here: after a pause of this process, timers and leases start anew (PROTOCOL 3)."""
+        if now <= self._now:
+            return
         if now - self._now > self.config.node_timeout / 2:
             self._contact = now
             self._deadline = now + self._election_timeout()
-        self._now = max(now, self._now)
+        self._now = now
 
     def _election_timeout(self) -> float:
         """Uniform in [T, 2T), drawn anew at each start of a wait (dissertation 3.4)."""

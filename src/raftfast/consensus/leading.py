@@ -317,30 +317,37 @@ class Leadership:
     def pump(self, raft: Raft, update: Update) -> None:
         """One turn's AppendEntries: at most a window of entries a member, else a heartbeat where one is due."""
         due, self._due = self._due, False
+        boundary, last, commit = raft.log.boundary_index, raft.log.last_index, raft.commit_index
         for peer, progress in self.peers.items():
             if not progress.linked or progress.lost_log:
                 continue
-            if progress.next_index <= raft.log.boundary_index:
-                if progress.state is not ProgressState.SNAPSHOT:
-                    progress.need_snapshot()
-                if not progress.snapshot_index:
-                    update.needs_snapshot.append(peer)
-                    if progress.hold_index < raft.log.boundary_index:
-                        # No snapshot that is made from now on is older: so writing it may take as long as it takes
-                        progress.hold_index = raft.last_applied
-                if due and progress.may_heartbeat():
-                    # prev 0 is taken by every log: the answer shows contact and nothing else
-                    self._send(raft, update, peer, progress, 0, 0, (), ())
+            if progress.next_index <= boundary:
+                self._pump_snapshot(raft, update, peer, progress, due)
                 continue
             progress.hold_index = 0
             if progress.state is ProgressState.SNAPSHOT:
                 progress.probe_from(progress.next_index)
-            if not self._send_entries(raft, update, peer, progress):
-                prev = progress.next_index - 1
-                behind = min(raft.commit_index, prev) > progress.sent_commit
-                if (due or behind) and progress.may_heartbeat():
-                    self._send(raft, update, peer, progress, prev, raft.log.term_at(prev), (), ())
-        self._pump_transfer(raft, update)
+            if progress.next_index <= last and self._send_entries(raft, update, peer, progress):
+                continue
+            prev = progress.next_index - 1
+            behind = (commit if commit < prev else prev) > progress.sent_commit
+            if (due or behind) and progress.may_heartbeat():
+                self._send(raft, update, peer, progress, prev, raft.log.term_at(prev), (), ())
+        if self._transfer is not None:
+            self._pump_transfer(raft, update)
+
+    def _pump_snapshot(self, raft: Raft, update: Update, peer: str, progress: Progress, due: bool) -> None:
+        """The entry that `peer` needs next is compacted away."""
+        if progress.state is not ProgressState.SNAPSHOT:
+            progress.need_snapshot()
+        if not progress.snapshot_index:
+            update.needs_snapshot.append(peer)
+            if progress.hold_index < raft.log.boundary_index:
+                # No snapshot that is made from now on is older: so writing it may take as long as it takes
+                progress.hold_index = raft.last_applied
+        if due and progress.may_heartbeat():
+            # prev 0 is taken by every log: the answer shows contact and nothing else
+            self._send(raft, update, peer, progress, 0, 0, (), ())
 
     def _send_entries(self, raft: Raft, update: Update, peer: str, progress: Progress) -> bool:
         config, log, sent = self._config, raft.log, False

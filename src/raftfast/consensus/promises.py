@@ -23,10 +23,12 @@ class Promises:
     durable then, so that no truncation in between can make it a lie.
     """
 
-    __slots__ = ("_durability", "_held", "_new", "_owed", "_owed_later")
+    __slots__ = ("_durability", "_held", "_new", "_owed", "_owed_later", "made")
 
     def __init__(self, durability: Durability) -> None:
         self._durability = durability
+        self.made = False
+        """Whether anything was promised in this turn."""
         self._new: list[tuple[int, Send]] = []
         self._held: deque[tuple[int, int, Send]] = deque()
         self._owed: dict[int, tuple[str, bool]] = {}
@@ -35,10 +37,12 @@ class Promises:
     def hold(self, term: int, to: str, message: Message, link: int | None) -> None:
         """To be sent once term and vote as they are now, in `term`, are durable."""
         self._new.append((term, Send(to, message, link)))
+        self.made = True
 
     def owe(self, sender: str, link: int, has_new: bool) -> None:
         """One answer for all that the link brought in this turn; with new entries, after this turn's write."""
         self._owed[link] = (sender, has_new or self._owed.get(link, ("", False))[1])
+        self.made = True
 
     def end_turn(self, current_term: int, disk_is_slow: bool = False) -> tuple[list[Send], list[tuple[str, int]]]:
         """This turn's storage job has its ticket. Returns what needs none: messages, and (sender, link) owed.
@@ -46,6 +50,7 @@ class Promises:
         While the disk is slow, entries are answered twice: at once with what is durable so far, so that the disk is
         seen as lag and not as a dead link (PROTOCOL 5.2), and once they are durable.
         """
+        self.made = False
         promised = self._durability.hard_state_ticket
         sends = []
         for term, send in self._new:

@@ -263,26 +263,28 @@ class Raft(Following):
 
     def _issue_ticket(self) -> None:
         """Numbers this turn's storage job, if there is one, and lets go of the promises that need none."""
-        update, hard_state = self._update, self.hard_state
-        if hard_state != self._issued:
-            update.hard_state = self._issued = hard_state
-        update.store_from, update.store_to = self._handed + 1, self.log.last_index + 1
-        self._handed = self.log.last_index
-        has_entries = update.store_from < update.store_to
-        if update.hard_state or update.snapshot or update.truncate_from is not None or has_entries:
+        update, last = self._update, self.log.last_index
+        if self._issued != (self.current_term, self.voted_for):
+            update.hard_state = self._issued = self.hard_state
+        update.store_from, update.store_to = self._handed + 1, last + 1
+        has_entries, self._handed = self._handed < last, last
+        if has_entries or update.hard_state or update.snapshot or update.truncate_from is not None:
             # A rewrite always carries the hard state: its ticket vouches for it too.
-            carried = hard_state if update.hard_state or update.snapshot else None
-            update.ticket = self._durability.issue(self.log.last_index, carried, self._now)
-        slow = self._durability.is_slow(self._now, self.config.node_timeout / 4)
-        sends, owed = self._promises.end_turn(self.current_term, slow)
-        update.send.extend(sends)
-        self._acknowledge(owed)
+            carried = self._issued if update.hard_state or update.snapshot else None
+            update.ticket = self._durability.issue(last, carried, self._now)
+        if self._promises.made:
+            slow = self._durability.is_slow(self._now, self.config.node_timeout / 4)
+            sends, owed = self._promises.end_turn(self.current_term, slow)
+            update.send.extend(sends)
+            self._acknowledge(owed)
 
     def _wake_at(self) -> float:
-        soon = self._now + self.config.heartbeat_interval
+        soon = self._now + self._heartbeat_interval
         if self.leadership is not None:
             return min(soon, self.leadership.heartbeat_at)
-        return min(soon, max(self._deadline, self._now)) if self.may_stand else soon
+        if self._deadline < soon and self.may_stand:
+            return max(self._deadline, self._now)
+        return soon
 
     # ------------------------------------------------------------------ the leader
 
@@ -341,7 +343,7 @@ class Raft(Following):
     def _advance_commit(self) -> None:
         """Figure 3.1, "Leaders", last rule: a majority's match, of the own term only (§3.6.2)."""
         leadership = self.leadership
-        if leadership is None:
+        if leadership is None or self.commit_index == self.log.last_index:
             return
         index = leadership.majority_match(self.voters, self._durability.index)
         if index <= self.commit_index or self.log.term_at(index) != self.current_term:
@@ -388,8 +390,7 @@ class Raft(Following):
 
     def _trim(self) -> None:
         """Drops applied entries from the front of the log in memory (PROTOCOL 7)."""
-        leadership = self.leadership
-        needed = leadership.least_needed(self._now) if leadership is not None else _MAX_INDEX
+        needed = self.leadership.least_needed if self.leadership is not None else _by_nobody
         target = self._trimming.target(self.log, self.last_applied, needed, self._now)
         if target > self.log.boundary_index:
             self.log.trim_to(target)
@@ -412,6 +413,11 @@ class Raft(Following):
         if broken:
             raise InvariantViolation(f"{self.node_id}: {', '.join(broken)}")
         self.log.check()
+
+
+def _by_nobody(now: float) -> int:
+    """Where a log is needed up to that is sent to nobody."""
+    return _MAX_INDEX
 
 
 _HANDLERS: dict[type[Message], str] = {

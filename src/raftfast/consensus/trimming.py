@@ -6,6 +6,7 @@ Floor 2. Storage is not concerned: the file keeps what is above its own stored s
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..config import Config
@@ -41,18 +42,18 @@ class Trimming:
         """The log was dropped, or begins elsewhere."""
         self._applied_at.clear()
 
-    def target(self, log: RaftLog, last_applied: int, least_needed: int, now: float) -> int:
+    def target(self, log: RaftLog, last_applied: int, least_needed: Callable[[float], int], now: float) -> int:
         """The index to trim to; the boundary where nothing is to be dropped.
 
-        `least_needed`: nothing above it may go, but where the log outgrew `max_log_bytes`.
+        Nothing above `least_needed(now)` may go, but where the log outgrew `max_log_bytes`.
         """
         config, boundary = self._config, log.boundary_index
         target = boundary
         if last_applied - boundary > 2 * config.trim_keep:
-            target = min(last_applied - config.trim_keep, least_needed, self._applied_long_ago(boundary, now))
+            target = min(last_applied - config.trim_keep, least_needed(now), self._applied_long_ago(boundary, now))
         if log.nbytes > self.most_bytes:
             target = max(target, self._oversize(log, last_applied))
-        return max(target, boundary)
+        return target if target > boundary else boundary
 
     def _applied_long_ago(self, boundary: int, now: float) -> int:
         """The highest index that was applied at least `trim_keep_time` ago."""
