@@ -76,7 +76,7 @@ def test_a_field_that_no_node_tells_is_a_step_that_does_not_hold(habit, made, ca
 def test_an_error_reply_is_a_step_that_does_not_hold(habit, made, capsys, monkeypatch):
     monkeypatch.setattr(demo.NodeProcess, "number", lambda self, field: 1)
     assert run(["demo"]) == 1
-    assert "did not hold: ERR unknown command 'CLUSTER'" in capsys.readouterr().err
+    assert "did not hold: node-1: ERR unknown command 'CLUSTER'" in capsys.readouterr().err
     assert all(gone(pid) for _, pid in made)
 
 

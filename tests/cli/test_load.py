@@ -26,6 +26,8 @@ def test_writers_go_on_with_another_node_when_theirs_dies(make):
         node.wait_ready(within=FOREVER)
     with Load("t", [first.client, second.client]) as load:
         assert load.wait_for(100, within=FOREVER)
+        with second.client() as client:
+            poll(lambda: bool(missing(client, load.acknowledged)), within=FOREVER, what="the first has some of them")
         first.kill()
         assert load.wait_for(len(load.acknowledged) + 200, within=FOREVER)
     with second.client() as client:

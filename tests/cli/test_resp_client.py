@@ -16,7 +16,7 @@ def answering():
     """A server that reads one command and answers the bytes given, then closes; yields a function to set it up."""
     threads, listeners, asked = [], [], []
 
-    def start(data: bytes, *, keep_open: bool = False, timeout: float = 30) -> RespClient:
+    def start(data: bytes, *, keep_open: bool = False, timeout: float = 60) -> RespClient:
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
 

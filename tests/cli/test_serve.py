@@ -14,6 +14,7 @@ import pytest
 
 from raftfast import Node, server
 from raftfast.cli import run
+from raftfast.cli.node_process import unused_ports
 from raftfast.cli.serve import _stop_on_signals, load_config
 from raftfast.config import Config
 
@@ -120,9 +121,8 @@ def test_a_port_in_use_is_one_line_and_leaves_the_folder_as_it_is(what, made, tm
     if made:
         asyncio.run(_start_and_stop(folder))
     before = _contents(folder)
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
-        port, free = taken.getsockname()[1], other.getsockname()[1]
-        other.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, (free,) = taken.getsockname()[1], unused_ports(1)
         ports = (port, free) if what == "client" else (free, port)
         flags = ["--dir", str(folder), "--port", str(ports[0]), "--bus-port", str(ports[1])]
         assert run(["serve", *flags]) == 1

@@ -13,7 +13,7 @@ from raftfast.net import Link
 ID = "a" * 40
 HELLO = Hello(ID, "127.0.0.1:7000@17000", "-")
 CONFIG = Config(node_timeout=10.0)
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 def entries(number: int, size: int = 1000) -> AppendEntries:

@@ -304,13 +304,15 @@ def test_a_message_that_can_not_be_sent_raises_and_nothing_is_sent(run: Any) -> 
     run(main())
 
 
-def test_close_still_sends_what_waits(run: Any) -> None:
+def test_close_still_sends_what_waits(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "LINGER", PATIENCE)
+
     async def main() -> None:
         owner = Recorder()
         listener = await listen("127.0.0.1", 0, owner, CONFIG)
         sock = await raw_peer(listener)
         await owner.until(lambda: owner.opened)
-        link, message = owner.opened[0], entries(4000, 1000)
+        link, message = owner.opened[0], entries(8000, 1000)
         assert link.send(message)
         assert link.buffered > 0, "the test needs bytes that wait"
         link.close("enough")

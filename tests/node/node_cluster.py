@@ -2,6 +2,10 @@
 
 Nothing here sleeps to wait. A condition is looked at after each turn of any node, up to a deadline that is far longer
 than anything takes.
+
+Nothing here depends on how fast the machine is either: by `CONFIG` no node is ever silent for long enough that another
+one is elected or it is marked as failed, however little of the processor it gets. A test in which leaders, or most
+nodes, die says `node_timeout=ELECTIONS`, and expects an election at any time.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,30 @@ import raftfast
 from raftfast import Config, Event, Node, NodeClosed, StateMachine
 from raftfast.messages import Role
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds for anything at all."""
 
-CONFIG = Config(node_timeout=0.6, trim_keep_time=0.0)
+ELECTIONS = 1.0
+"""T where a test waits for elections, or for a node to be marked as failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientConfig(Config):
+    """Times that a user's configuration ties to T are set apart: heartbeats are quick, and no proposal is given up."""
+
+    heartbeat: float = 0.05
+    patience: float = PATIENCE
+
+    @property
+    def heartbeat_interval(self) -> float:
+        return self.heartbeat
+
+    @property
+    def proposal_timeout(self) -> float:
+        return self.patience
+
+
+CONFIG = PatientConfig(node_timeout=10.0, trim_keep_time=0.0)
 FIRST_PORT = 7000
 HOST = "127.0.0.1"
 
@@ -112,6 +136,9 @@ class Cluster:
         await kill(node)
 
     async def close(self) -> None:
+        """Closes all at once. The last to lead finds nobody to hand over to, and is not to wait for long."""
+        for node in self.nodes.values():
+            node.config = replace(node.config, node_timeout=0.5)
         await asyncio.gather(*(node.close() for node in self.nodes.values()))
 
     # ------------------------------------------------------------------ what is seen of it
@@ -171,13 +198,16 @@ def running(node: Node) -> bool:
 
 
 async def until(condition: Callable[[], bool], what: str, live: Callable[[], list[Node]]) -> None:
-    """Waits until `condition` holds, looking after each turn of a live node. AssertionError when it never does."""
+    """Waits until `condition` holds, looking after each turn of a live node. AssertionError when it never does.
+
+    Also where no node has anything to do: a turn may have been over before it was listened for.
+    """
     try:
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 turns = [asyncio.ensure_future(node._engine.turned.wait()) for node in live()]
                 try:
-                    await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(turns, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     for turn in turns:
                         turn.cancel()
@@ -188,6 +218,13 @@ async def until(condition: Callable[[], bool], what: str, live: Callable[[], lis
 
 async def meet(node: Node, other: Node) -> None:
     await node.meet(HOST, other.port, other.bus_port)
+
+
+async def until_added(node: Node, node_id: str) -> None:
+    """A learner that is not caught up is refused; it is soon."""
+    async with asyncio.timeout(PATIENCE):
+        while await error_of(node.add_voter(node_id)) is not None:
+            await node._engine.turned.wait()
 
 
 async def kill(node: Node) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from node_cluster import CONFIG, HOST, Cluster, Journal, cluster_of, error_of, kill
+from node_cluster import CONFIG, ELECTIONS, HOST, PATIENCE, Cluster, Journal, cluster_of, error_of, kill
 
 from raftfast import (
     Busy,
@@ -202,8 +202,7 @@ def test_a_command_that_is_not_bytes_is_a_type_error(run, tmp_path: Path, comman
 
 def test_a_command_that_is_too_long_is_refused_and_nothing_of_its_batch_is_proposed(run, tmp_path: Path) -> None:
     async def main() -> None:
-        # the pure leaves take seconds for the checksum of eight megabytes
-        async with cluster_of(tmp_path, 1, node_timeout=20.0) as cluster:
+        async with cluster_of(tmp_path, 1) as cluster:
             node = cluster[0]
             for too_long in (b"x" * LONGEST_ENTRY, b"\n" * (LONGEST_ENTRY // 2)):
                 assert isinstance(await error_of(node.propose(too_long)), EntryError)
@@ -283,11 +282,12 @@ def test_a_timeout_and_a_cancelled_await_undo_nothing(run, tmp_path: Path) -> No
 
 def test_without_a_majority_what_was_sent_expires_and_what_was_not_is_dropped(run, tmp_path: Path) -> None:
     async def main() -> None:
-        async with cluster_of(tmp_path, 3, node_timeout=0.2) as cluster:
-            leader = await cluster.leader()
-            for follower in await cluster.followers():
-                await kill(follower)
-            sent = leader.submit(b"sent")
+        async with cluster_of(tmp_path, 3, node_timeout=ELECTIONS, patience=2.0) as cluster:
+            leader, followers = await cluster.leader(), await cluster.followers()
+            killing = [asyncio.ensure_future(kill(follower)) for follower in followers]
+            await asyncio.sleep(0)
+            sent = leader.submit(b"sent")  # they are dead, and no time has passed in which it could step down
+            await asyncio.wait(killing)
             read = asyncio.ensure_future(leader.barrier())
             await cluster.until(lambda: leader.status().leader_id is None, "the leader steps down")
             unsent = leader.submit(b"unsent")
@@ -298,7 +298,7 @@ def test_without_a_majority_what_was_sent_expires_and_what_was_not_is_dropped(ru
             assert isinstance(error, Dropped)
             assert not error.may_take_effect
             assert isinstance(await error_of(read), NotLinearizable)
-            assert leader.status().pending == 0
+            await cluster.until(lambda: leader.status().pending == 0, "nothing is pending")
 
     run(main())
 
@@ -368,7 +368,7 @@ def test_nobody_is_left_waiting_by_a_close(run, tmp_path: Path) -> None:
             ]
             await asyncio.sleep(0)
             await leader.close()
-            _, left = await asyncio.wait(waiting, timeout=10)
+            _, left = await asyncio.wait(waiting, timeout=PATIENCE)
             assert not left
             errors = [task.exception() for task in waiting]
             assert all(isinstance(error, NodeClosed) for error in errors[:-1]), errors

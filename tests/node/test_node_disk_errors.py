@@ -12,11 +12,12 @@ import itertools
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from failing_disk import CALLS, FAULTS, HARMLESS, FailingDisk, failing_disks  # noqa: F401 (a fixture)
-from node_cluster import CONFIG, Journal, cluster_of, error_of, running
+from node_cluster import CONFIG, ELECTIONS, PATIENCE, Journal, cluster_of, error_of, running
 
 from raftfast import Config, Node, NodeClosed, StorageError
 from raftfast.storage import Storage
@@ -26,7 +27,7 @@ ROUNDS = 3
 
 
 def settings(**more: object) -> Config:
-    return Config(node_timeout=0.6, trim_keep_time=0.0, rewrite_min_bytes=400, rewrite_factor=0.1, **more)
+    return replace(CONFIG, rewrite_min_bytes=400, rewrite_factor=0.1, **more)
 
 
 async def life(path: Path, fault: str, fail_at: int) -> tuple[list[bytes], BaseException | None]:
@@ -103,7 +104,8 @@ def test_a_leader_of_three_fails_at_a_sampled_call(run, tmp_path: Path, fault: s
     fail_at = random.Random(seed).randrange(12)
 
     async def main() -> None:
-        async with cluster_of(tmp_path, 3, rewrite_min_bytes=400, rewrite_factor=0.1) as cluster:
+        limits = {"node_timeout": ELECTIONS, "rewrite_min_bytes": 400, "rewrite_factor": 0.1}
+        async with cluster_of(tmp_path, 3, **limits) as cluster:
             leader = await cluster.leader()
             await leader.propose(b"before")
             answered, number = [b"before"], cluster.number_of(leader)
@@ -200,7 +202,7 @@ def test_commands_are_refused_before_the_disk_is_full_and_taken_when_there_is_ro
             await node.propose(b"before")
             room.free = (1 << 20) - 1
             await cluster.until(lambda: bool(member.no_room), "the shortage is noticed")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 for refused in (node.propose(b"no"), node.propose(b"no", wait=True), node.propose_many([b"no"])):
                     error = await error_of(refused)
                     assert isinstance(error, StorageError)
@@ -264,7 +266,7 @@ def test_a_snapshot_that_can_not_be_read_is_begun_anew(run, tmp_path: Path, monk
         return working(self, offset, size)
 
     async def main() -> None:
-        async with cluster_of(tmp_path, 1, trim_keep=1) as cluster:
+        async with cluster_of(tmp_path, 1, trim_keep=1, node_timeout=ELECTIONS) as cluster:  # it is begun anew after T
             (leader,) = cluster.live
             for number in range(20):
                 await leader.propose(b"%d" % number)

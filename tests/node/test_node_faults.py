@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from node_cluster import CONFIG, Journal, cluster_of, error_of, running
+from node_cluster import CONFIG, ELECTIONS, PATIENCE, Journal, cluster_of, error_of, running
 
 from raftfast import Node, NodeClosed, StorageError
 from raftfast.messages import Role
@@ -58,7 +58,7 @@ def test_a_leader_whose_disk_fails_ends_and_the_others_go_on(
     run, tmp_path: Path, breaker: Breaker, caplog, call: str, number: int, short: bool
 ) -> None:
     async def main() -> None:
-        async with cluster_of(tmp_path, 3) as cluster:
+        async with cluster_of(tmp_path, 3, node_timeout=ELECTIONS) as cluster:
             leader = await cluster.leader()
             await leader.propose(b"before")
             folder = Path(leader.directory)
@@ -112,7 +112,7 @@ def test_the_events_of_a_node_that_fails_come_to_their_end(run, tmp_path: Path, 
             await asyncio.sleep(0)
             breaker.break_call("fdatasync", errno.EIO, tmp_path)
             assert isinstance(await error_of(node.propose(b"y")), NodeClosed)
-            await asyncio.wait_for(listening, 10)
+            await asyncio.wait_for(listening, PATIENCE)
             breaker.mend()
 
     run(main())
@@ -294,7 +294,7 @@ def test_a_leader_whose_disk_hangs_commits_by_the_others(run, tmp_path: Path, mo
 
             def hang(disk: Disk, fd: int) -> None:
                 if os.readlink(f"/proc/self/fd/{fd}").startswith(folder):
-                    release.wait(60)
+                    release.wait(2 * PATIENCE)
                 working(disk, fd)
 
             await leader.propose(b"before")

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from node_cluster import CONFIG, HOST, Cluster, Journal, cluster_of, error_of, meet
+from node_cluster import CONFIG, HOST, PATIENCE, Journal, cluster_of, error_of, meet
 
-import raftfast
 from raftfast import ClusterReset, MeetError, Node, Rejected
 
 SERVICE = """
@@ -34,7 +33,7 @@ asyncio.run(main())
 def test_a_reset_node_is_fresh_also_after_a_restart(run, tmp_path: Path, hard: bool) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:
-            follower = next(node for node in cluster.live if node is not await_leader(cluster))
+            follower = (await cluster.followers())[0]
             await follower.propose(b"one")
             before = follower.status()
             await follower.reset(hard=hard)
@@ -54,15 +53,10 @@ def test_a_reset_node_is_fresh_also_after_a_restart(run, tmp_path: Path, hard: b
     run(main())
 
 
-def await_leader(cluster: Cluster) -> Node:
-    return next(node for node in cluster.live if node.status().role is raftfast.Role.LEADER)
-
-
 def test_a_soft_reset_id_is_welcome_again_only_once_it_was_forgotten(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:
-            leader = await_leader(cluster)
-            follower = next(node for node in cluster.live if node is not leader)
+            leader, (follower, _) = await cluster.leader(), await cluster.followers()
             await leader.propose(b"kept")
             await follower.reset()
             assert isinstance(await error_of(meet(leader, follower)), MeetError)
@@ -78,8 +72,7 @@ def test_a_soft_reset_id_is_welcome_again_only_once_it_was_forgotten(run, tmp_pa
 def test_what_waits_is_told_of_a_reset(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:
-            leader = await_leader(cluster)
-            follower = next(node for node in cluster.live if node is not leader)
+            follower = (await cluster.followers())[0]
             for number, node in cluster.nodes.items():
                 if node is not follower:
                     await cluster.kill(number)
@@ -93,7 +86,7 @@ def test_what_waits_is_told_of_a_reset(run, tmp_path: Path) -> None:
 def test_a_leader_hands_over_before_it_is_reset(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:
-            leader = await_leader(cluster)
+            leader = await cluster.leader()
             term = leader.status().term
             await leader.propose(b"kept")
             await leader.reset()
@@ -109,8 +102,7 @@ def test_a_leader_hands_over_before_it_is_reset(run, tmp_path: Path) -> None:
 def test_a_forgotten_node_waits_for_its_reset(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:
-            leader = await_leader(cluster)
-            follower = next(node for node in cluster.live if node is not leader)
+            leader, (follower, _) = await cluster.leader(), await cluster.followers()
             await leader.forget(follower.node_id)
             await cluster.until(lambda: follower.status().standing == "removed", "it knows that it was forgotten")
             with pytest.raises(Rejected, match="RESET"):
@@ -134,7 +126,7 @@ def test_sigterm_closes_the_node_gracefully_and_then_ends_the_process(tmp_path: 
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
     finally:
         process.kill()
         process.communicate()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from node_cluster import Cluster, cluster_of
+from node_cluster import PATIENCE, Cluster, cluster_of
 
 from raftfast import Node
 from raftfast.messages import Role
@@ -38,7 +38,7 @@ class Stall:
             path = target if isinstance(target, str) else os.readlink(f"/proc/self/fd/{target}")
             if path.startswith(folders) and part in path:
                 self.began.set()
-                self._released.wait(40)
+                self._released.wait(2 * PATIENCE)
             return working(disk, target, *args)
 
         self._monkeypatch.setattr(Disk, call, hang)
@@ -62,7 +62,7 @@ async def turns_on(cluster: Cluster, node: Node, leader: Node, follower: Node) -
     """The node's loop makes turns, and heartbeats are sent and answered, while its disk hangs."""
     turned = 0
     sent, answered = heard(follower, "AppendEntries"), heard(leader, "AppendEntriesAck")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while turned < TURNS:
             await node._engine.turned.wait()
             turned += 1
@@ -108,7 +108,7 @@ def test_a_leader_that_commits_nothing_for_its_hanging_disk_steps_down_and_recov
 
 def test_a_follower_whose_disk_hangs_answers_heartbeats_and_acknowledges_nothing(run, tmp_path, stall: Stall) -> None:
     async def main() -> None:
-        async with cluster_of(tmp_path, 2, node_timeout=2.0) as cluster, AsyncExitStack() as closing:
+        async with cluster_of(tmp_path, 2) as cluster, AsyncExitStack() as closing:
             leader, (follower,) = await cluster.leader(), await cluster.followers()
             await leader.propose(b"before")
             closing.callback(stall.release)
@@ -131,7 +131,7 @@ def test_a_compaction_that_hangs_blocks_no_turn(run, tmp_path, stall: Stall, cal
 
     async def main() -> None:
         async with (
-            cluster_of(tmp_path, 2, node_timeout=2.0, rewrite_min_bytes=1) as cluster,
+            cluster_of(tmp_path, 2, rewrite_min_bytes=1) as cluster,
             AsyncExitStack() as closing,
         ):
             leader, (follower,) = await cluster.leader(), await cluster.followers()

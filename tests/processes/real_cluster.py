@@ -7,11 +7,14 @@ from pathlib import Path
 
 from raftfast.cli.load import missing, write_batch
 from raftfast.cli.node_process import HOST, NodeProcess, ProcessFailed, poll
+from raftfast.cli.resp_client import Argument
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 """Seconds for anything: far more than it takes, so that a slow machine is no failure."""
 
-NODE_TIMEOUT_MS = 1000
+NODE_TIMEOUT_MS = 2000
+"""On a busy machine there may be an election at any time: what is refused for it is asked again, as users do."""
+
 SLOTS = 16384
 
 
@@ -46,14 +49,14 @@ class Cluster:
         first, *others = self.start(count)
         for other in others:
             self.meet(first, other)
-        first.call("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+        self.ask(first, "CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
         self.until_all(lambda node: node.info().get("cluster_state") == "ok", "the cluster's state is ok")
 
     def meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
         """Brings a node in and waits until every member counts it as a voter."""
         if member not in self.members:
             self.members.append(member)
-        member.call("CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
+        self.ask(member, "CLUSTER", "MEET", HOST, newcomer.port, newcomer.bus_port)
         self.members.append(newcomer)
         size = len(self.members)
         for node in self.members:
@@ -88,10 +91,21 @@ class Cluster:
     def write(self, node: NodeProcess, count: int) -> None:
         """`count` writes of new keys through `node`, each acknowledged."""
         keys = [f"w:{len(self.written) + number}" for number in range(count)]
-        with node.client() as client:
-            replies = write_batch(client, keys)
-        assert replies == ["OK"] * count
+        left = list(keys)
+
+        def written() -> bool:
+            with node.client() as client:
+                replies = write_batch(client, left)
+            done = [key for key, reply in zip(left, replies, strict=False) if reply == "OK"]
+            left[:] = [key for key in left if key not in done]
+            return not left
+
+        self.until(written, f"{node.name} acknowledges {count} writes")
         self.written += keys
+
+    def ask(self, node: NodeProcess, *command: Argument) -> None:
+        """A command that may be said again, until it is answered with OK."""
+        self.until(lambda: node.call(*command) == "OK", f"{node.name}: {' '.join(map(str, command))}")
 
     def write_until_trimmed(self, leader: NodeProcess, past: int) -> None:
         """Writes until `leader` has dropped the entry at index `past` from its log."""
@@ -121,12 +135,19 @@ class Cluster:
 
     def lost(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """Which of `keys` a live node lacks, by its name; empty where all have all."""
-        found = {}
-        for node in self.live():
+        found: dict[str, list[str]] = {}
+
+        def asked(node: NodeProcess) -> bool:
             with node.client() as client:
-                if gone := missing(client, keys):
-                    found[node.name] = gone
-        return found
+                found[node.name] = missing(client, keys)
+            return True
+
+        self.until_all(asked, "it answers what it holds")
+        return {name: gone for name, gone in found.items() if gone}
+
+    def until_follows(self, node: NodeProcess) -> None:
+        """It takes part as any member does: it follows a leader, or leads."""
+        self.until(lambda: node.info()["cluster_raft_role"] in ("follower", "leader"), f"{node.name} is a member")
 
     def kill(self) -> None:
         for node in self.nodes:

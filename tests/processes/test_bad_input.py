@@ -162,7 +162,7 @@ def test_a_port_in_use_is_one_line(cluster, which):
 
 
 def test_a_locked_folder_is_one_line_and_the_holder_goes_on(cluster, lone):
-    second = NodeProcess(lone.directory, extra=["--node-timeout", "1000"])
+    second = NodeProcess(lone.directory, extra=["--node-timeout", "2000"])
     second.log_path = lone.directory.with_name("second.log")
     with second:
         line = refused(second)

@@ -42,7 +42,7 @@ def node_in(folder: Path, *, reserve: int) -> NodeProcess:
     config = folder.parent / f"{folder.name}-{reserve}.toml"
     config.write_text(f"disk_reserve_bytes = {reserve}\n")
     return NodeProcess(
-        folder / "node", extra=["--node-timeout", "1000", "--config", str(config)], answer_timeout=PATIENCE
+        folder / "node", extra=["--node-timeout", "2000", "--config", str(config)], answer_timeout=PATIENCE
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from real_cluster import NODE_TIMEOUT_MS, PATIENCE, applied
 
 from raftfast.cli import run
 from raftfast.cli.load import Load, missing
-from raftfast.cli.node_process import NodeProcess
+from raftfast.cli.node_process import NodeProcess, poll
 from raftfast.cli.resp_client import ReplyError
 
 FLAG = "--i-understand-that-acknowledged-writes-may-be-lost"
@@ -24,8 +25,21 @@ def started(directory: Path) -> NodeProcess:
 
 
 def lacks(node: NodeProcess, keys: list[str]) -> list[str]:
-    with node.client() as client:
-        return missing(client, keys)
+    found: list[list[str]] = []
+
+    def asked() -> bool:
+        with node.client() as client:
+            found.append(missing(client, keys))
+        return True
+
+    poll(asked, within=PATIENCE, what=f"{node.name} answers what it holds")
+    return found[-1]
+
+
+def hands_over(one: NodeProcess, other: NodeProcess) -> bool:
+    with suppress(ReplyError):  # an earlier try may have done it
+        one.call("CLUSTER", "DELSLOTSRANGE", 0, 5000)
+    return other.call("CLUSTER", "ADDSLOTSRANGE", 0, 5000) == "OK"
 
 
 def test_a_backup_of_a_live_cluster_is_restored_into_a_new_one(cluster, tmp_path, capsys):
@@ -58,7 +72,7 @@ def test_a_backup_of_a_live_cluster_is_restored_into_a_new_one(cluster, tmp_path
         assert restored.call("SET", "more", "more") == "OK"
         # it is a cluster of its own, which grows
         (fresh,) = cluster.start()
-        restored.call("CLUSTER", "MEET", "127.0.0.1", fresh.port, fresh.bus_port)
+        cluster.ask(restored, "CLUSTER", "MEET", "127.0.0.1", fresh.port, fresh.bus_port)
         cluster.until(lambda: restored.number("cluster_size") == 2, "the restored cluster has two voters")
         assert lacks(fresh, [*cluster.written, *before, "more"]) == []
         fresh.kill()
@@ -118,8 +132,7 @@ def test_one_backup_at_a_time_and_none_by_a_wrong_name(cluster):
 def test_a_survivor_becomes_a_cluster_of_one(cluster, tmp_path, capsys):
     cluster.form(3)
     cluster.write(cluster.leader(), 100)
-    cluster.nodes[0].call("CLUSTER", "DELSLOTSRANGE", 0, 5000)
-    cluster.nodes[1].call("CLUSTER", "ADDSLOTSRANGE", 0, 5000)
+    cluster.until(lambda: hands_over(cluster.nodes[0], cluster.nodes[1]), "slots go from the first to the second")
     cluster.until_same()
     survivor = cluster.nodes[2]
     old_cluster = survivor.info()["raft_cluster_id"]
@@ -157,7 +170,7 @@ def test_a_survivor_becomes_a_cluster_of_one(cluster, tmp_path, capsys):
 
     # And the new cluster grows by fresh nodes.
     (fresh,) = cluster.start()
-    survivor.call("CLUSTER", "MEET", "127.0.0.1", fresh.port, fresh.bus_port)
+    cluster.ask(survivor, "CLUSTER", "MEET", "127.0.0.1", fresh.port, fresh.bus_port)
     cluster.until(lambda: survivor.number("cluster_size") == 2, "the new cluster has two voters")
     assert survivor.stop(within=PATIENCE) == 0
     survivor.start()

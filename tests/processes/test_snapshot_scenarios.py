@@ -28,6 +28,7 @@ def test_a_new_node_joins_a_leader_whose_log_was_compacted_by_a_restart(cluster)
     cluster.form(3)
     leader = cluster.leader()
     cluster.write(leader, 20)
+    cluster.until_same()
     before = applied(leader)
     for node in [*(node for node in cluster.nodes if node is not leader), leader]:
         cluster.restart(node)
@@ -39,7 +40,7 @@ def test_a_new_node_joins_a_leader_whose_log_was_compacted_by_a_restart(cluster)
     cluster.until(lambda: snapshots_installed(newcomer) > 0, "the new node installs a snapshot")
     cluster.until_same()
     assert newcomer.info()["cluster_known_nodes"] == "4"
-    assert newcomer.info()["cluster_raft_role"] == "follower"
+    cluster.until_follows(newcomer)
     assert cluster.lost(cluster.written) == {}
 
 
@@ -52,7 +53,7 @@ def test_a_new_node_joins_a_leader_that_trimmed_its_log_at_run_time(cluster):
     cluster.until(lambda: snapshots_installed(newcomer) > 0, "the new node installs a snapshot")
     cluster.until_same()
     assert applied(newcomer) >= boundary(leader)
-    assert newcomer.info()["cluster_raft_role"] == "follower"
+    cluster.until_follows(newcomer)
     assert cluster.lost(cluster.written) == {}
 
 

@@ -13,7 +13,7 @@ from raftfast.records import NodeRecord
 
 pytest.register_assert_rewrite("server_site")
 
-from server_site import Site, open_site  # noqa: E402
+from server_site import PATIENCE, Site, open_site  # noqa: E402
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def threaded_site():
 
         def end() -> None:
             loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join(PATIENCE)
             loop.close()
 
         stops.append(end)
-        assert started.wait(10)
+        assert started.wait(PATIENCE)
         return ready[0]
 
     yield make

@@ -16,6 +16,9 @@ from raftfast.messages import Role
 from raftfast.records import NodeRecord
 from raftfast.status import LinkStatus, PeerStatus, Status
 
+PATIENCE = 60.0
+"""Seconds for anything at all."""
+
 ME, SHARD = "a" * 40, "5" * 40
 
 
@@ -174,7 +177,7 @@ class Raw:
 
     async def expect(self, reply: bytes) -> None:
         try:
-            got = await asyncio.wait_for(self.reader.readexactly(len(reply)), 10)
+            got = await asyncio.wait_for(self.reader.readexactly(len(reply)), PATIENCE)
         except asyncio.IncompleteReadError as error:
             got = error.partial
         assert got == reply
@@ -182,18 +185,18 @@ class Raw:
     async def line(self, request: bytes) -> bytes:
         """The first line that answers."""
         self.writer.write(request)
-        return await asyncio.wait_for(self.reader.readline(), 10)
+        return await asyncio.wait_for(self.reader.readline(), PATIENCE)
 
     async def bulk(self, request: bytes) -> bytes:
         """The string that answers, plain or verbatim."""
         head = await self.line(request)
         assert head[:1] in b"$=", head
-        value = await asyncio.wait_for(self.reader.readexactly(int(head[1:]) + 2), 10)
+        value = await asyncio.wait_for(self.reader.readexactly(int(head[1:]) + 2), PATIENCE)
         return value[4 if head[:1] == b"=" else 0 : -2]
 
     async def rest(self) -> bytes:
         """All that comes until the other side closes."""
-        return await asyncio.wait_for(self.reader.read(), 10)
+        return await asyncio.wait_for(self.reader.read(), PATIENCE)
 
 
 class Site:

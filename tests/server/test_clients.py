@@ -11,7 +11,7 @@ import redis.cluster
 import valkey
 import valkey.asyncio
 import valkey.cluster
-from server_site import ME, open_site, record
+from server_site import ME, PATIENCE, open_site, record
 
 ALL_SLOTS = ((0, 16383),)
 PLAIN = {"redis": redis.Redis, "valkey": valkey.Valkey}
@@ -33,7 +33,7 @@ def site(threaded_site):
 @clients
 @protocols
 def test_a_plain_client(site, library, protocol):
-    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=10) as client:
+    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=PATIENCE) as client:
         assert client.ping() is True
         assert client.set("a", b"\x00\xff\r\n") is True
         assert client.get("a") == b"\x00\xff\r\n"
@@ -60,7 +60,7 @@ def test_a_plain_client(site, library, protocol):
 @clients
 @protocols
 def test_pipelines_and_transactions(site, library, protocol):
-    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=10) as client:
+    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=PATIENCE) as client:
         with client.pipeline(transaction=False) as pipe:
             for number in range(500):
                 pipe.set(f"k{number}", number)
@@ -75,7 +75,7 @@ def test_pipelines_and_transactions(site, library, protocol):
 @clients
 @protocols
 def test_what_a_client_asks_of_the_server(site, library, protocol):
-    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=10, client_name="me") as client:
+    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=PATIENCE, client_name="me") as client:
         assert client.client_getname() in (b"me", "me")
         assert client.client_list()[0]["name"] == "me"
         assert client.client_id() >= 1
@@ -103,7 +103,7 @@ def test_what_a_client_asks_of_the_server(site, library, protocol):
 @clients
 @protocols
 def test_a_cluster_client_starts_and_works(site, library, protocol):
-    client = CLUSTER[library](host="127.0.0.1", port=site.port.port, protocol=protocol, socket_timeout=10)
+    client = CLUSTER[library](host="127.0.0.1", port=site.port.port, protocol=protocol, socket_timeout=PATIENCE)
     try:
         assert client.set("a{t}", 1) is True
         assert client.get("a{t}") == b"1"
@@ -141,7 +141,7 @@ def test_a_cluster_client_starts_and_works(site, library, protocol):
 @protocols
 def test_commands_that_change_the_cluster(threaded_site, library, protocol):
     site = threaded_site()
-    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=10) as client:
+    with PLAIN[library](port=site.port.port, protocol=protocol, socket_timeout=PATIENCE) as client:
         assert client.execute_command("CLUSTER ADDSLOTS", 1, 2) in (b"OK", True)
         assert client.cluster("ADDSLOTSRANGE", "3", "5") in (b"OK", True)
         with pytest.raises(ERROR[library], match="Slot 3 is already busy"):

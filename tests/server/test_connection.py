@@ -322,7 +322,7 @@ def test_hostile_bytes_end_their_connection_and_nothing_else():
             raw.writer.write_eof()
             await raw.rest()
         await steady.ask(b"PING\r\n", b"+PONG\r\n")
-        assert site.port.clients == 1
+        await until(lambda: site.port.clients == 1)
 
     run(body)
 

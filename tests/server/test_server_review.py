@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import valkey
-from server_site import ME, Site, record, run
+from server_site import ME, PATIENCE, Site, record, run
 
 from raftfast.errors import Busy
 from raftfast.server import Limits
@@ -14,8 +14,9 @@ from raftfast.server import Limits
 OTHER = "b" * 40
 
 
-def test_a_value_that_is_too_long_is_answered_though_it_is_still_being_sent():
+def test_a_value_that_is_too_long_is_answered_though_it_is_still_being_sent(monkeypatch):
     """The socket was closed over unread bytes: the client saw a reset in place of the error."""
+    monkeypatch.setattr("raftfast.server.connection._LINGER_SECONDS", PATIENCE)
 
     async def body(site: Site) -> None:
         raw = await site.connect()

@@ -1,0 +1,207 @@
+"""A disk that is short of room: the file is rewritten early, and nothing is begun for which there is no room.
+
+How much room there is is what the test says; how commands are refused is in `test_node_disk_errors.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from node_cluster import cluster_of, error_of, meet, running
+
+from raftfast import Node, StorageError
+from raftfast.storage import Disk, Storage
+
+PLENTY = 1 << 30
+RESERVE = 1 << 20
+
+
+class Room:
+    """How much room the disk says that it has, by folder."""
+
+    def __init__(self) -> None:
+        self._free: dict[str, int] = {}
+        self.looks = 0
+
+    def set(self, node: Node, free: int) -> None:
+        self._free[str(node.directory)] = free
+
+    def free(self, path: str) -> int:
+        self.looks += 1
+        return self._free.get(path, PLENTY)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    made = Room()
+    monkeypatch.setattr("raftfast.engine.LOOK_INTERVAL", 0.005)
+    monkeypatch.setattr(Disk, "free_bytes", lambda disk, path: made.free(path))
+    yield made
+
+
+def short(node: Node) -> bool:
+    return bool(node._engine.member.no_room)
+
+
+def stored(node: Node) -> int:
+    return node._engine.storage.stored_index
+
+
+def test_a_shortage_begins_while_the_next_rewrite_still_has_room(run, tmp_path: Path, room: Room) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1, disk_reserve_bytes=RESERVE) as cluster:
+            (node,) = cluster.live
+            await node.propose_many([b"x" * 1000] * 50)
+            storage = node._engine.storage
+            needed = storage.rewrite_bytes
+            assert needed >= storage.state_bytes + 50_000
+            room.set(node, RESERVE + needed - 1)
+            await cluster.until(lambda: short(node), "the shortage is noticed")
+            error = await error_of(node.propose(b"no"))
+            assert isinstance(error, StorageError)
+            assert f"{RESERVE} (disk_reserve_bytes) and {needed} for the next rewrite" in str(error)
+
+    run(main())
+
+
+def test_a_shortage_has_the_file_rewritten_early(run, tmp_path: Path, room: Room) -> None:
+    """The log lines are what can be given back; otherwise nobody would rewrite them now."""
+    settings = {"disk_reserve_bytes": RESERVE, "rewrite_min_bytes": 400, "rewrite_factor": 1.5}
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1, **settings) as cluster:
+            (node,) = cluster.live
+            engine, storage = node._engine, node._engine.storage
+            await node.propose_many([b"x" * 100] * 100)
+            await engine.settle()
+            while storage.log_bytes <= storage.state_bytes / 2:
+                await node.propose(b"y" * 100)
+            await engine.settle()
+            before = stored(node)
+            assert before < node.status().last_applied
+            assert not engine._file_has_grown()
+            free = RESERVE + storage.rewrite_bytes - 1
+            room.set(node, free)
+            await cluster.until(lambda: stored(node) > before, "the file is rewritten")
+            await engine.settle()
+            assert stored(node) == node.status().last_applied
+            assert storage.log_bytes < 400
+            commands = list(cluster.journals[0].commands)
+            await node.close()
+            await cluster.start(0)
+            await cluster[0].barrier()
+            assert cluster.journals[0].commands == commands
+
+    run(main())
+
+
+def test_a_rewrite_without_room_is_not_begun_and_the_node_goes_on(run, tmp_path: Path, room: Room) -> None:
+    """Also at a graceful stop: what it would have stored is in the log."""
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1, disk_reserve_bytes=RESERVE, rewrite_min_bytes=400) as cluster:
+            (node,) = cluster.live
+            engine = node._engine
+            await node.propose_many([b"%d" % number for number in range(20)])
+            await engine.settle()
+            before = stored(node)
+            room.set(node, 100)
+            await cluster.until(lambda: short(node), "the shortage is noticed")
+            for slot in range(20):  # what an operator does is appended still, and lets the log grow
+                await node.add_slots([slot])
+            await engine.settle()
+            assert engine._file_has_grown()
+            assert not engine.compact()
+            assert not engine.compact(moves=False)
+            assert stored(node) == before
+            names = sorted(os.listdir(node.directory))
+            await node.close()
+            assert node.failure is None
+            assert sorted(os.listdir(node.directory)) == names
+            with_room = Storage.open(node.directory)[0]
+            assert with_room.stored_index == before
+            with_room.close()
+            await cluster.start(0)
+            await cluster[0].barrier()
+            assert len(cluster.journals[0].commands) == 20
+            assert cluster[0].cluster.slots_of(cluster[0].node_id) == ((0, 19),)
+
+    run(main())
+
+
+def test_a_follower_without_room_goes_on_storing_what_its_leader_sends(run, tmp_path: Path, room: Room) -> None:
+    """The leader refuses by its own disk. As long as a follower can write it is a copy that counts."""
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 2, disk_reserve_bytes=RESERVE, rewrite_min_bytes=400) as cluster:
+            leader, (follower,) = await cluster.leader(), await cluster.followers()
+            room.set(follower, 0)
+            await cluster.until(lambda: short(follower), "the shortage is noticed")
+            for number in range(30):
+                await leader.propose(b"%d " % number + b"x" * 50)  # needs both
+            assert running(follower)
+            assert isinstance(await error_of(follower.propose(b"no")), StorageError)
+            await follower._engine.settle()
+            before = stored(follower)
+            assert before < follower.status().last_applied
+            room.set(follower, PLENTY)
+            await cluster.until(lambda: not short(follower), "the end of the shortage is noticed")
+            await leader.propose(b"after")
+            await cluster.until(lambda: stored(follower) > before, "the file is rewritten when there is room")
+            await cluster.converge()
+
+    run(main())
+
+
+def test_a_snapshot_without_room_for_it_is_refused_and_taken_when_there_is(run, tmp_path: Path, room: Room) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 0, disk_reserve_bytes=RESERVE, trim_keep=1) as cluster:
+            (leader,) = await cluster.start(0)
+            await leader.propose_many([b"%d" % number for number in range(20)])
+            await cluster.until(lambda: leader.status().boundary_index > 2, "the log is trimmed")
+            (newcomer,) = await cluster.start(1)
+            room.set(newcomer, 10)
+            await meet(leader, newcomer)
+            refused = "snapshots_refused"
+            await cluster.until(lambda: newcomer.status().counters.get(refused, 0) > 0, "the snapshot is refused")
+            assert running(newcomer)
+            assert not list(Path(newcomer.directory).glob("app-*"))
+            room.set(newcomer, PLENTY)
+            while newcomer.status().standing != "member":
+                if newcomer.status().standing == "singleton":  # it waited too long, and is met anew
+                    await error_of(meet(leader, newcomer))
+                await newcomer._engine.turned.wait()
+            await cluster.converge()
+            assert newcomer.status().caught_up_by == "snapshot"
+
+    run(main())
+
+
+def test_a_leader_without_room_writes_no_snapshot_and_goes_on(run, tmp_path: Path, room: Room, monkeypatch) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 0, disk_reserve_bytes=RESERVE, trim_keep=1, node_timeout=2.0) as cluster:
+            (leader,) = await cluster.start(0)
+            await leader.propose_many([b"%d" % number for number in range(20)])
+            await cluster.until(lambda: leader.status().boundary_index > 2, "the log is trimmed")
+            room.set(leader, 10)
+            await cluster.until(lambda: short(leader), "the shortage is noticed")
+            asked = []
+            failed = leader._engine.member.snapshots.build_failed
+            monkeypatch.setattr(leader._engine.member.snapshots, "build_failed", lambda: (asked.append(1), failed()))
+            (newcomer,) = await cluster.start(1)
+            await meet(leader, newcomer)
+            await cluster.until(lambda: bool(asked), "a snapshot is wanted")
+            turns = len(asked)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(asked) <= turns + 1, "it is asked for once a turn, and makes no turns by itself"
+            assert running(leader)
+            room.set(leader, PLENTY)
+            await cluster.until(lambda: newcomer.status().standing == "member", "the newcomer joins")
+            await cluster.converge()
+
+    run(main())
