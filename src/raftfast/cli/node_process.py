@@ -23,7 +23,7 @@ __all__ = ["HOST", "NodeProcess", "ProcessFailed", "poll", "serve_command", "unu
 
 HOST = "127.0.0.1"
 _PAUSE = 0.02
-_KILL_WAIT = 10.0
+_KILL_WAIT = 60.0
 
 
 class ProcessFailed(Exception):
