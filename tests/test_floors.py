@@ -45,8 +45,10 @@ ROOT = "raftfast"
 ROOT_FLOOR = 5.5
 """The package itself holds public names: it may import all that a service may, and only the command line imports it."""
 
-PARTS = dict.fromkeys(("backup", "engine", "observe", "reserve", "restore", "session", "signals"), "node")
-"""Files that are a part of another unit's: its loop, status, room, sessions, signals, backup and restore."""
+PARTS = dict.fromkeys(
+    ("arguments", "backup", "engine", "observe", "opening", "reserve", "restore", "session", "signals"), "node"
+)
+"""Files that are a part of another unit: what a node is called with, its loop, folder, status, room, sessions …"""
 
 APART = {
     "storage": {"consensus", "cluster", "member"},

@@ -91,7 +91,8 @@ class Config:
     """The file is not rewritten for growth before its log lines hold this many bytes."""
 
     disk_reserve_bytes: int = 64 << 20
-    """Commands are refused while the folder's file system has less room than this; 0: never."""
+    """Commands are refused while the folder's file system has less room than this beside what the next rewrite takes;
+    0: never."""
 
     require_full_coverage: bool = True
     """Whether the cluster's state is `fail` while a slot has no live owner."""

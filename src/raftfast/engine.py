@@ -16,42 +16,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from .cluster.sessions import Sessions
-from .cluster.snapshot import split_sessions
 from .config import Config
 from .consensus import Standing
 from .errors import NodeClosed, RaftError, SnapshotError, StorageError
 from .member import Capture, Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
 from .messages import Message
 from .net import Dialer, Link
+from .opening import restore_state
 from .reserve import LOOK_INTERVAL, Reserve
-from .statemachine import StateMachine
 from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredState
 
-__all__ = ["Engine", "restore_state"]
+__all__ = ["Engine"]
 
 _log = logging.getLogger("raftfast.node")
 
 _MOST_LINES_A_JOB = 8192
 """Jobs that hold more lines are not joined with later ones: a disk that is slow should be seen to move."""
 
-
-def restore_state(
-    storage: Storage, app: AppFile | None, state_machine: StateMachine | None, empty: Sessions, config: Config
-) -> Sessions:
-    """Restores the state machine from an app state file (None: an empty state). Returns the session table. Blocking.
-
-    Raises SnapshotError where the bytes, or the state machine, refuse; then the state machine's old state stands.
-    """
-    if app is None:
-        if state_machine is not None:
-            state_machine.restore(())
-        return empty
-    if state_machine is None:
-        raise SnapshotError("it holds a state machine's state, and this node embeds none")
-    table, rest = split_sessions(storage.read_app(app))
-    sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
-    state_machine.restore(rest)
-    return sessions
+_EARLIER = 4
+"""While the disk is short of room the file is rewritten at a log so many times smaller than otherwise."""
 
 
 class Engine:
@@ -88,6 +71,7 @@ class Engine:
         self._jobs: deque[StoreJob | tuple[Rewrite, int | None]] = deque()
         self._job_running = False
         self._incoming: IncomingSnapshot | None = None
+        self._held: list[PieceWrite] = []
         self._lent: list[SnapshotFile] = []
         self._compacting = False
         self._wants_rewrite = False
@@ -98,7 +82,11 @@ class Engine:
         self._stopped = False
         self._room = Reserve(storage, config.disk_reserve_bytes)
         self._room_timer: asyncio.TimerHandle | None = None
-        self._look_at_room()
+
+    async def begin(self) -> None:
+        """Before the first turn: how much room the disk has is known from then on."""
+        await self.loop.run_in_executor(self._disk, self._room.look)
+        self._looked(None)
 
     # ------------------------------------------------------------------ links: LinkOwner and DialOwner
 
@@ -292,9 +280,11 @@ class Engine:
                 self.storage.discard_app(rewrite.image.app)
             return
         self.storage.rewrite(self._stored_state(rewrite.image), rewrite.keep_above)
+        self._room.look()
 
     def _rewritten(self, rewrite: Rewrite) -> None:
         self._job_running = False
+        self._note_room()
         if rewrite.token:
             self.member.rewritten(rewrite.token, self.loop.time())
         else:
@@ -323,12 +313,19 @@ class Engine:
 
     def _look_at_room(self) -> None:
         """Also where nothing is stored: others fill and empty the disk too."""
+        self._submit(self._disk, self._room.look, self._looked)
 
-        def looked(_: None) -> None:
-            self._note_room()
-            self._room_timer = self.loop.call_later(LOOK_INTERVAL, self._look_at_room)
-
-        self._submit(self._disk, self._room.look, looked)
+    def _looked(self, _: None) -> None:
+        if self._stopped:
+            return
+        self._note_room()
+        if self._room.shortage and self._file_has_grown():
+            self.compact()
+        if self._held and self._room.has_room_for(self._held[0].total):
+            held, self._held = self._held, []
+            for order in held:
+                self._write_piece(order)
+        self._room_timer = self.loop.call_later(LOOK_INTERVAL, self._look_at_room)
 
     def _note_room(self) -> None:
         if self.member.no_room != self._room.shortage:
@@ -339,16 +336,19 @@ class Engine:
 
     def _file_has_grown(self) -> bool:
         config, storage, raft = self._config, self.storage, self.member.raft
-        limit = max(config.rewrite_min_bytes, config.rewrite_factor * storage.state_bytes)
+        factor = config.rewrite_factor / _EARLIER if self._room.shortage else config.rewrite_factor
+        limit = max(config.rewrite_min_bytes, factor * storage.state_bytes)
         return storage.log_bytes > limit and raft.last_applied > storage.stored_index
 
     def compact(self, *, moves: bool = True) -> bool:
         """Moves the stored state up to what is applied now: app state first, then one atomic rewrite. Whether begun.
 
-        `moves` False: also where the index stays, since something else about the node has changed.
+        `moves` False: also where the index stays, since something else about the node has changed. Without room for it
+        on the disk it is not begun: a node that goes on with a long log is better than one that ends.
         """
         member = self.member
         ready = member.standing in (Standing.MEMBER, Standing.REMOVED) and not member.snapshots.installing
+        ready = ready and self._room.has_room_for(self.storage.rewrite_bytes)
         if self._compacting or not ready or member.raft.last_applied < self.storage.stored_index + moves:
             return False
         self._compacting = True
@@ -376,6 +376,7 @@ class Engine:
         for read in orders.piece_reads:
             self._read_piece(read)
         if orders.abandon_incoming:
+            self._held.clear()
             self._submit(self._piece_worker, self._abandon, lambda _: None)
         for write in orders.piece_writes:
             self._write_piece(write)
@@ -386,8 +387,8 @@ class Engine:
 
     def _build(self) -> None:
         member = self.member
-        if member.snapshots.installing:
-            member.snapshots.build_failed()
+        if member.snapshots.installing or not self._room.has_room_for(self.storage.rewrite_bytes):
+            member.snapshots.build_failed()  # who needs it is served in a later turn
             return
         capture = member.capture()
 
@@ -454,6 +455,17 @@ class Engine:
         self._submit(self._piece_worker, read, done)
 
     def _write_piece(self, order: PieceWrite) -> None:
+        """Held, with those that follow it, while the disk has no room for the whole: its sender waits, and sends on."""
+        if order.begin:
+            self._held.clear()
+            if not self._room.has_room_for(order.total):
+                _log.warning("a snapshot of %d bytes waits for room on the disk", order.total)
+                self._held.append(order)
+                return
+        if self._held:
+            self._held.append(order)
+            return
+
         def write() -> tuple[bytes, AppFile | None] | SnapshotError | None:
             try:
                 if order.begin:

@@ -6,23 +6,23 @@ Floor 4. The loop is `engine`'s, the decisions are `member`'s; this file turns c
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from .arguments import announced_ip, checked_hostname, checked_port, slot_bits
 from .backup import Backup
 from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.state import ClusterState
 from .config import BUS_PORT_OFFSET, Config
-from .engine import Engine, restore_state
+from .engine import Engine
 from .errors import (
     Busy,
     ConfigError,
@@ -32,14 +32,13 @@ from .errors import (
     ParseError,
     RaftError,
     Rejected,
-    SnapshotError,
-    StorageError,
 )
 from .hot import nodesconf
 from .member import Event, Identity, Member, Origin
 from .net import Listener, check_free, listen
 from .observe import digest_of, status_of, unjoined_at
-from .records import SLOTS, Address, NodeRecord
+from .opening import open_folder
+from .records import Address, NodeRecord
 from .session import Session, check_command
 from .signals import GracefulTerm
 from .statemachine import StateMachine
@@ -82,13 +81,13 @@ class Node:
         self.config = config if config is not None else Config()
         self.directory = os.fspath(directory)
         self.host = host
-        self.port = _port("port", port)
+        self.port = checked_port("port", port)
         if bus_port is None and port + BUS_PORT_OFFSET > 65535:
             raise ConfigError(f"port {port} leaves no bus port {port + BUS_PORT_OFFSET}: give bus_port")
-        self.bus_port = _port("bus_port", bus_port if bus_port is not None else port + BUS_PORT_OFFSET)
-        self._announce_port = _port("announce_port", announce_port if announce_port is not None else port)
-        self._announce_bus_port = _port("announce_bus_port", announce_bus_port or 0)
-        self._announce_ip = announce_ip if announce_ip is not None else _ip_of(host)
+        self.bus_port = checked_port("bus_port", bus_port if bus_port is not None else port + BUS_PORT_OFFSET)
+        self._announce_port = checked_port("announce_port", announce_port if announce_port is not None else port)
+        self._announce_bus_port = checked_port("announce_bus_port", announce_bus_port or 0)
+        self._announce_ip = announce_ip if announce_ip is not None else announced_ip(host)
         try:
             nodesconf.parse_address(nodesconf.format_address(self._address(self.bus_port)))
         except ParseError as error:
@@ -132,10 +131,9 @@ class Node:
         if self._engine is not None or self._closed:
             raise NodeClosed("a node is started once")
         disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
-        opening = disk_worker.submit(Storage.open, self.directory)
+        opening = disk_worker.submit(open_folder, self.directory, self._state_machine, self.config)
         try:
-            storage, loaded = await asyncio.wrap_future(opening)
-            sessions = await loop.run_in_executor(disk_worker, lambda: self._restore(storage, loaded))
+            storage, loaded, sessions = await asyncio.wrap_future(opening)
             await self._run(storage, loaded, sessions, disk_worker)
         except BaseException:
             self._closed = True
@@ -144,23 +142,9 @@ class Node:
                 await self._end(self._engine)
                 self._engine = None
             else:
-                disk_worker.shutdown(wait=True)
-                if not opening.cancelled() and opening.exception() is None:
-                    opening.result()[0].close()  # also where we were cancelled before we had it
+                disk_worker.submit(_give_up, opening)  # behind it: also where we were cancelled before we had it
+                await loop.run_in_executor(None, disk_worker.shutdown, True)
             raise
-
-    def _restore(self, storage: Storage, loaded: Loaded) -> Sessions:
-        config = self.config
-        empty = Sessions(config.session_window, config.session_result_bytes, config.max_sessions)
-        if loaded.app is None:
-            return empty
-        try:
-            return restore_state(storage, loaded.app, self._state_machine, empty, config)
-        except (StorageError, MemoryError):
-            raise
-        except Exception as error:
-            reason = error if isinstance(error, SnapshotError) else f"the state machine refuses it: {error!r}"
-            raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {reason}") from error
 
     async def _run(self, storage: Storage, loaded: Loaded, sessions: Sessions, disk_worker: ThreadPoolExecutor) -> None:
         """What was loaded becomes a running node."""
@@ -170,6 +154,7 @@ class Node:
         extra = loaded.stored.extra if loaded.stored is not None else None
         engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._tell, extra)
         engine.failed.add_done_callback(lambda _: self._tell(None))
+        await engine.begin()
         self._listener = await listen(self.host, self.bus_port, engine, self.config, stats=engine.dialer.stats)
         if self.bus_port == 0:
             self.bus_port = self._listener.port
@@ -344,7 +329,7 @@ class Node:
         `port` is its client port; the bus port is that plus 10000 unless given. Returns when the other has agreed;
         becoming a member takes a little longer.
         """
-        _port("port", port)
+        checked_port("port", port)
         if bus_port is None:
             bus_port = port + BUS_PORT_OFFSET
         if not 0 < bus_port <= 65535:
@@ -361,7 +346,7 @@ class Node:
 
     async def add_slots(self, slots: Iterable[int]) -> None:
         """This node takes slots that nobody owns. Raises Rejected where another owns one; all or none."""
-        bits = _slot_bits(slots)
+        bits = slot_bits(slots)
 
         def entry() -> Entry | None:
             state = self._state()
@@ -380,7 +365,7 @@ class Node:
 
     async def del_slots(self, slots: Iterable[int]) -> None:
         """Takes slots from whoever owns them. Raises Rejected where one has no owner; all of an owner or none."""
-        bits = _slot_bits(slots)
+        bits = slot_bits(slots)
         self._running()
         free = ranges_of(bits & ~self._state().assigned_bits())
         if free:
@@ -419,10 +404,7 @@ class Node:
 
     async def set_hostname(self, hostname: str) -> None:
         """Announces another host name; an empty one takes it away. Raises ConfigError for what is no host name."""
-        if len(hostname) > 255:
-            raise ConfigError("Hostnames must be less than 256 characters")
-        if not all(char.isascii() and (char.isalnum() or char in "-.") for char in hostname):
-            raise ConfigError("Hostnames may only contain alphanumeric characters, hyphens or dots")
+        checked_hostname(hostname)
         engine = self._running()
         member = engine.member
         address = replace(member.identity.address, hostname=hostname)
@@ -598,31 +580,12 @@ class Node:
         return self._member().state
 
 
-def _ip_of(host: str) -> str:
-    """What is announced for a bound host: an address of its own, else nothing, and connections show it (PROTOCOL 2)."""
-    try:
-        return "" if ipaddress.ip_address(host).is_unspecified else host
-    except ValueError:
-        return ""
-
-
 def _new_id() -> str:
     """40 hex digits from the operating system's random source."""
     return secrets.token_hex(20)
 
 
-def _port(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
-        raise ConfigError(f"{name} must be from 0 to 65535, not {value!r}")
-    return value
-
-
-def _slot_bits(slots: Iterable[int]) -> int:
-    bits = 0
-    for slot in slots:
-        if not isinstance(slot, int) or isinstance(slot, bool) or not 0 <= slot < SLOTS:
-            raise ConfigError("Invalid or out of range slot")
-        if bits >> slot & 1:
-            raise ConfigError(f"Slot {slot} specified multiple times")
-        bits |= 1 << slot
-    return bits
+def _give_up(opening: Future[tuple[Storage, Loaded, Sessions]]) -> None:
+    """The folder that was opened, if it was, is closed."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()

@@ -196,6 +196,11 @@ class Storage:
             return 0
         return self._conf.head_bytes + (0 if self._stored.app is None else self._stored.app.length)
 
+    @property
+    def rewrite_bytes(self) -> int:
+        """Bytes that moving S may take before it gives any back: a state that grew by all that the log says."""
+        return self.state_bytes + self.log_bytes
+
     def free_bytes(self) -> int:
         """Bytes that may still be written to the folder's file system. Raises StorageError."""
         try:
