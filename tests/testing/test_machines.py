@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from raftfast import Config, StateMachine
-from raftfast.testing import CALM, Faults, MachineFault, Simulation, SimulationFailure
+from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
 from raftfast.testing.__main__ import base_seed
-from raftfast.testing.states import KnownStates, Where
+from raftfast.testing.states import KnownStates, MachineFault, Where
 
 CONFIG = Config(node_timeout=1.0, trim_keep=8, trim_keep_time=0.0, snapshot_piece_bytes=5)
 FAULTS = Faults(crash=0.2, compact=1.0)
@@ -206,7 +206,6 @@ def test_one_that_is_wrong_is_told_why(new: Callable[[], StateMachine], said: li
     with pytest.raises(SimulationFailure) as failure:
         run(new, MANY)
     assert failure.value.reason.startswith("MachineFault: ")
-    assert isinstance(failure.value.__cause__, MachineFault)
     for words in said:
         assert words in str(failure.value)
 
@@ -221,11 +220,9 @@ def test_what_no_snapshot_and_no_answer_shows_is_seen_by_a_digest_alone() -> Non
 def test_an_error_of_the_machine_is_the_failures_cause_with_its_own_traceback() -> None:
     with pytest.raises(SimulationFailure) as failure:
         run(Raises, MANY)
-    fault = failure.value.__cause__
-    assert fault is not None
-    assert isinstance(fault.__cause__, ZeroDivisionError)
-    assert "Raises" not in failure.value.reason
-    last = fault.__cause__.__traceback__
+    cause = failure.value.__cause__
+    assert isinstance(cause, ZeroDivisionError)
+    last = cause.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     assert last is not None

@@ -11,7 +11,6 @@ from .invariants import BrokenInvariant
 from .machine import Registers
 from .process import SimulatedNode
 from .simulation import Simulation, SimulationFailure
-from .states import MachineFault
 
 __all__ = [
     "CALM",
@@ -19,7 +18,6 @@ __all__ = [
     "BrokenInvariant",
     "Cluster",
     "Faults",
-    "MachineFault",
     "Registers",
     "SimulatedNode",
     "Simulation",

@@ -20,6 +20,7 @@ from .invariants import Checks, MachineWatch
 from .machine import Registers, WatchedMachine
 from .network import Network
 from .process import SimulatedNode
+from .states import MachineFault
 from .storm import Storm
 from .timeline import Timeline, Trace
 from .workload import Barrier, Change, Operation, Workload, default_command
@@ -128,7 +129,7 @@ class Simulation:
                     return holds()
         return True
 
-    def fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
+    def fail(self, reason: str, cause: BaseException | None = None) -> NoReturn:
         """The run is over: raises SimulationFailure with all that is known."""
         raise SimulationFailure(self, reason) from cause
 
@@ -389,6 +390,8 @@ class _Watched:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, MachineFault):  # where it was noticed tells nothing; what the machine raised does
+            self._simulation.fail(f"{type(error).__name__}: {error}", error.__cause__)
         if isinstance(error, Exception) and not isinstance(error, SimulationFailure):
             self._simulation.fail(f"{type(error).__name__}: {error}", error)
 

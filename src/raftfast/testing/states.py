@@ -25,7 +25,7 @@ _ON_RESTORE = "Is all of the state in what snapshot() gives, and does restore() 
 
 
 class MachineFault(Exception):
-    """The state machine under test did what no replicated state machine may do."""
+    """The state machine under test did what no replicated one may do. The cause is what it raised, if that."""
 
 
 class Where(NamedTuple):
