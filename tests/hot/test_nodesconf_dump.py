@@ -179,7 +179,12 @@ def files(draw) -> NodesConf:
     return NodesConf(tuple(nodes), pairs, tuple(entries))
 
 
-@settings(max_examples=80, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(conf=files(), random=st.randoms(use_true_random=False))
 def test_dumped_and_parsed(nodesconf, conf, random):
     shuffled = list(conf.nodes)

@@ -380,7 +380,12 @@ def test_wrong_types_are_not_written(nodesconf, change):
         nodesconf.format_node_line(dataclasses.replace(NodeRecord(ID), **change))
 
 
-@settings(max_examples=150, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(record=records)
 def test_written_and_read_back(nodesconf, record):
     text = nodesconf.format_node_line(record)

@@ -16,7 +16,9 @@ from raftfast.hot import wire_py
 from raftfast.messages import MAX_ENTRY_BYTES, AppendEntries
 
 # The fixture gives a module: nothing that one example could leave behind for the next.
-shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, print_blob=True)
+shared_fixture = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, print_blob=True
+)
 
 
 @shared_fixture
