@@ -49,7 +49,7 @@ BUILD = "import setuptools.build_meta as b, sys; print(getattr(b, 'build_' + sys
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAFTFAST_", "PYTHON"))}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, timeout=110
+        [sys.executable, *arguments], cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, timeout=400
     )
 
 
@@ -180,8 +180,9 @@ def test_the_compiled_wheel_holds_the_leaves_their_stubs_and_no_source_of_theirs
     assert len([name for name in names if name.endswith(BINARY)]) == len(LEAVES)
     assert [path for path in (source / "src").rglob("*") if path.name.endswith(BUILT)] == []
     assert {name for name in names if name.endswith(".py")} == {
-        str(path.relative_to(source / "src")) for path in (source / "src" / "raftfast").rglob("*.py")
+        str(path.relative_to(source / "src")) for path in (source / "src").rglob("*.py")
     }
+    assert "_raftfast_pytest.py" in names
 
 
 @pytest.mark.slow
@@ -233,6 +234,16 @@ def test_the_variable_at_import_turns_the_compiled_leaves_off(wheel, tmp_path):
     ):
         done = run("-P", "-c", ask, cwd=tmp_path, PYTHONPATH=str(site), RAFTFAST_NO_EXTENSIONS=value)
         assert done.stdout.strip() == answer, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "pure_wheel"])
+def test_what_is_installed_brings_its_pytest_plugin(kind, request, tmp_path):
+    site = unpack(request.getfixturevalue(kind), tmp_path / "site")
+    (tmp_path / "test_it.py").write_text("def test_it(raft_sim):\n    raft_sim(1).run(1.0)\n")
+    done = run("-P", "-m", "pytest", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "raftfast: base seed " in done.stdout
 
 
 def binary_of(site: Path, leaf: str) -> Path:

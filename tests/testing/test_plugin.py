@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
+from user_pytest import ROOT, Done, UserPytest
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+Run = Callable[..., Done]
 
 COUNTER = """
 import random
@@ -56,55 +55,31 @@ def test_wrong(raft_sim):
     raft_sim(state_machine=Wrong, command=one, faults=CALM).run(2.0)
 """
 
-Pytest = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where tests are written, and beside it a place that makes the tree an installed package."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    info = tmp_path / "site" / f"raftfast-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: raftfast\nVersion: {project['version']}\n")
-    entries = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["pytest11"].items())
-    (info / "entry_points.txt").write_text(f"[pytest11]\n{entries}")
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers --strict-config\n")
-    return tmp_path / "tests"
+def run(user: UserPytest) -> Callable[..., Done]:
+    """Runs a user's pytest over the text of a test module."""
 
-
-@pytest.fixture
-def run(folder: Path) -> Pytest:
-    """Runs pytest over the text of a test module."""
-
-    def run(tests: str, *arguments: str, cwd: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        (folder / "test_it.py").write_text(COUNTER + tests, encoding="utf-8")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAFTFAST_", "PYTEST"))}
-        path = os.pathsep.join([str(folder.parent / "site"), str(ROOT / "src")])
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *arguments]
-        environment = {**kept, "PYTHONPATH": path, "COLUMNS": "120", **variables}
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=110)
+    def run(tests: str, *arguments: str, **settings: Any) -> Done:
+        user.write("test_it.py", COUNTER + tests)
+        return user.run(*arguments, **settings)
 
     return run
 
 
-def outcomes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    last = done.stdout.rstrip().splitlines()[-1]
-    return {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}
-
-
-def test_a_run_that_has_nothing_to_do_with_it_hears_nothing_of_it_and_imports_nothing_of_it(run: Pytest, folder: Path):
-    (folder / "conftest.py").write_text(
-        "import sys\n\ndef pytest_sessionfinish():\n    assert not [m for m in sys.modules if m.startswith('raftfast')]"
+def test_a_run_that_has_nothing_to_do_with_it_hears_nothing_of_it_and_imports_nothing_of_it(run: Run, user: UserPytest):
+    user.write(
+        "conftest.py",
+        "import sys\n\ndef pytest_sessionfinish():\n    assert 'raftfast' not in sys.modules\n",
     )
-    (folder / "test_other.py").write_text("def test_nothing():\n    pass\n")
+    user.write("test_other.py", "def test_nothing():\n    pass\n")
     done = run("", "test_other.py")
-    assert outcomes(done) == {"passed": 1}, done.stdout + done.stderr
+    assert done.outcomes == {"passed": 1}, done.stdout + done.stderr
     assert "raftfast:" not in done.stdout
     assert "seed" not in done.stdout
 
 
-def test_the_marker_gives_new_seeds_and_the_base_seed_is_told(run: Pytest):
+def test_the_marker_gives_new_seeds_and_the_base_seed_is_told(run: Run):
     done = run(
         """
 @pytest.mark.raft_seeds(3)
@@ -122,14 +97,14 @@ def test_without_mark(raft_sim):
         "-v",
         RAFTFAST_SIM_SEED="500",
     )
-    assert outcomes(done) == {"passed": 6}, done.stdout
+    assert done.outcomes == {"passed": 6}, done.stdout
     assert "raftfast: base seed 500, RAFTFAST_SIM_SEED=500 makes the same runs again" in done.stdout
     for seed in (500, 501, 502):
         assert f"test_count[seed={seed}] PASSED" in done.stdout
     assert "test_without_mark PASSED" in done.stdout
 
 
-def test_new_runs_have_new_seeds(run: Pytest):
+def test_new_runs_have_new_seeds(run: Run):
     tests = "def test_it(raft_seed):\n    pass\n"
     seeds = [re.search(r"base seed (\d+)", run(tests).stdout) for _ in range(2)]
     assert seeds[0] is not None
@@ -137,7 +112,7 @@ def test_new_runs_have_new_seeds(run: Pytest):
     assert seeds[0][1] != seeds[1][1]
 
 
-def test_named_seeds(run: Pytest):
+def test_named_seeds(run: Run):
     tests = """
 @pytest.mark.raft_seeds(seeds=[17, 4711])
 class TestNamed:
@@ -152,19 +127,19 @@ class TestNamed:
         assert raft_seed == 3
 """
     done = run(tests, "-v", "--raft-seed-count", "5")
-    assert outcomes(done) == {"passed": 4}, done.stdout
+    assert done.outcomes == {"passed": 4}, done.stdout
     assert "test_named[seed=17]" in done.stdout
     assert "test_named[seed=4711]" in done.stdout
 
 
-def test_a_count_for_one_run(run: Pytest):
+def test_a_count_for_one_run(run: Run):
     tests = "@pytest.mark.raft_seeds(2)\ndef test_it(raft_seed):\n    pass\n"
-    assert outcomes(run(tests, "--raft-seed-count", "7")) == {"passed": 7}
+    assert run(tests, "--raft-seed-count", "7").outcomes == {"passed": 7}
 
 
-def test_a_failure_tells_its_seed_and_what_happened_and_the_command_in_it_fails_in_the_same_way(run: Pytest):
+def test_a_failure_tells_its_seed_and_what_happened_and_the_command_in_it_fails_in_the_same_way(run: Run):
     done = run(FAILING, RAFTFAST_SIM_SEED="500")
-    assert outcomes(done) == {"failed": 2}, done.stdout
+    assert done.outcomes == {"failed": 2}, done.stdout
     assert "E       raftfast.testing.simulation.SimulationFailure: MachineFault: " in done.stdout
     assert "apply() must depend on the state and the commands alone" in done.stdout
     assert re.search(r"-+ raftfast simulation -+\nseed 501, 3 nodes: pytest ", done.stdout)
@@ -174,17 +149,17 @@ def test_a_failure_tells_its_seed_and_what_happened_and_the_command_in_it_fails_
     found = re.search(r"pytest '(test_it\.py::test_wrong\[seed=501\])' --raft-seed 501 runs it again", done.stdout)
     assert found is not None, done.stdout
     again = run(FAILING, found[1], "--raft-seed", "501")
-    assert outcomes(again) == {"failed": 1}
+    assert again.outcomes == {"failed": 1}
     assert "raftfast: seed 501 alone" in again.stdout
     assert trace(again) == trace(done)[-len(trace(again)) :] != []
 
 
-def trace(done: subprocess.CompletedProcess[str]) -> list[str]:
+def trace(done: Done) -> list[str]:
     """The lines of a trace: what happened, and when. The machine is wrong by chance, so its answers are cut off."""
     return re.findall(r"^ *\d+\.\d{4}  n\d+ +\S+", done.stdout.split("seed 501, 3 nodes")[-1], re.MULTILINE)
 
 
-def test_a_failed_assertion_of_the_test_is_told_likewise(run: Pytest):
+def test_a_failed_assertion_of_the_test_is_told_likewise(run: Run):
     done = run(
         """
 def test_it(raft_sim):
@@ -195,12 +170,12 @@ def test_it(raft_sim):
         "--raft-seed=42",
         "--raft-trace=7",
     )
-    assert outcomes(done) == {"failed": 1}
+    assert done.outcomes == {"failed": 1}
     assert "pytest test_it.py::test_it --raft-seed 42 runs it again" in done.stdout
     assert len(re.findall(r"^ *\d+\.\d{4}  ", done.stdout, re.MULTILINE)) == 7
 
 
-def test_the_traceback_shows_the_test_and_the_machine_and_no_simulator(run: Pytest):
+def test_the_traceback_shows_the_test_and_the_machine_and_no_simulator(run: Run):
     done = run(
         """
 class Raises(Counter):
@@ -211,19 +186,19 @@ def test_it(raft_sim):
     raft_sim(state_machine=Raises, command=one, faults=CALM).run()
 """
     )
-    assert outcomes(done) == {"failed": 1}
+    assert done.outcomes == {"failed": 1}
     assert '>       raise KeyError("no")' in done.stdout
     assert ">       raft_sim(state_machine=Raises, command=one, faults=CALM).run()" in done.stdout
     assert "raises KeyError('no')" in done.stdout
     assert not re.findall(r"^\S*/testing/\w+\.py:\d+", done.stdout, re.MULTILINE)
 
 
-def test_it_is_run_from_another_folder(run: Pytest, folder: Path):
-    done = run(FAILING, "--raft-seed=1", "tests", cwd=folder.parent)
+def test_it_is_run_from_another_folder(run: Run, user: UserPytest):
+    done = run(FAILING, "--raft-seed=1", "tests", cwd=user.folder.parent)
     assert "pytest 'tests/test_it.py::test_wrong[seed=1]' --raft-seed 1" in done.stdout
 
 
-def test_marks_that_can_not_be_are_errors_of_their_tests(run: Pytest, folder: Path):
+def test_marks_that_can_not_be_are_errors_of_their_tests(run: Run, user: UserPytest):
     bad = {
         "(0)": "a count of at least 1",
         "('many')": "all whole numbers",
@@ -233,29 +208,30 @@ def test_marks_that_can_not_be_are_errors_of_their_tests(run: Pytest, folder: Pa
         "(1, 2)": "positional argument",
     }
     for number, mark in enumerate(bad):
-        (folder / f"test_bad_{number}.py").write_text(
-            f"import pytest\n\n@pytest.mark.raft_seeds{mark}\ndef test_it(raft_seed):\n    pass\n"
+        user.write(
+            f"test_bad_{number}.py",
+            f"import pytest\n\n@pytest.mark.raft_seeds{mark}\ndef test_it(raft_seed):\n    pass\n",
         )
     done = run("def test_good(raft_seed):\n    pass\n")
-    assert outcomes(done) == {"errors": len(bad)}, done.stdout
+    assert done.outcomes == {"errors": len(bad)}, done.stdout
     for number, told in enumerate(bad.values()):
         part = done.stdout.split(f"ERROR collecting test_bad_{number}.py")[1].split("ERROR collecting")[0]
         assert told in part
 
 
-def test_a_mark_on_a_test_without_seeds_is_an_error(run: Pytest):
+def test_a_mark_on_a_test_without_seeds_is_an_error(run: Run):
     done = run("@pytest.mark.raft_seeds(2)\ndef test_it():\n    pass\n")
-    assert outcomes(done) == {"error": 1}
+    assert done.outcomes == {"error": 1}
     assert "raft_seeds marks a test that uses neither raft_sim nor raft_seed" in done.stdout
 
 
-def test_a_variable_that_is_no_number_is_one_clear_error(run: Pytest):
+def test_a_variable_that_is_no_number_is_one_clear_error(run: Run):
     done = run("", RAFTFAST_SIM_SEED="x")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.code == pytest.ExitCode.USAGE_ERROR
     assert "RAFTFAST_SIM_SEED must be a whole number, not 'x'" in done.stderr
 
 
-def test_the_marker_and_the_options_are_told_to_who_asks(run: Pytest):
+def test_the_marker_and_the_options_are_told_to_who_asks(run: Run):
     assert "@pytest.mark.raft_seeds(count=1, *, seeds=())" in run("", "--markers").stdout
     assert "--raft-seed=SEED" in run("", "--help").stdout
     done = run("def test_it(raft_seed):\n    pass\n", "--fixtures")
@@ -263,13 +239,13 @@ def test_the_marker_and_the_options_are_told_to_who_asks(run: Pytest):
         assert re.search(rf"^{name} -- ", done.stdout, re.MULTILINE)
 
 
-def test_it_can_be_turned_off(run: Pytest):
+def test_it_can_be_turned_off(run: Run):
     done = run("def test_it(raft_sim):\n    pass\n", "-p", "no:raftfast")
-    assert outcomes(done) == {"error": 1}
+    assert done.outcomes == {"error": 1}
     assert "fixture 'raft_sim' not found" in done.stdout
 
 
-def test_the_simulator_works_without_it(run: Pytest):
+def test_the_simulator_works_without_it(run: Run):
     done = run(
         """
 from raftfast.testing import Simulation, SimulationFailure
@@ -282,7 +258,7 @@ def test_it():
         "-p",
         "no:raftfast",
     )
-    assert outcomes(done) == {"passed": 1}, done.stdout
+    assert done.outcomes == {"passed": 1}, done.stdout
 
 
 CLUSTER = """
@@ -305,17 +281,17 @@ def test_nothing_is_left():
 """
 
 
-def test_a_real_cluster_ends_with_its_test_and_a_failure_tells_its_state(run: Pytest):
+def test_a_real_cluster_ends_with_its_test_and_a_failure_tells_its_state(run: Run):
     done = run(CLUSTER, "-W", "error")
-    assert outcomes(done) == {"failed": 1, "passed": 2}, done.stdout
+    assert done.outcomes == {"failed": 1, "passed": 2}, done.stdout
     assert re.search(r"-+ raftfast cluster -+\nnodes\[0\]: [0-9a-f]{8} member ", done.stdout)
     assert "\nnodes[1]: has ended" in done.stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist is not installed")
-def test_all_processes_of_xdist_have_the_same_seeds(run: Pytest):
+def test_all_processes_of_xdist_have_the_same_seeds(run: Run):
     done = run(FAILING, "-n2")
-    assert outcomes(done) == {"failed": 2}, done.stdout + done.stderr
+    assert done.outcomes == {"failed": 2}, done.stdout + done.stderr
     assert done.stdout.count(" raftfast simulation ") == 2
 
 
