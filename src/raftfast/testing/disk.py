@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from ..errors import InvariantViolation
+from ..errors import InvariantViolation, StorageError
 from ..hot import nodesconf
 from ..member import Image, StoreJob
 from ..records import HardState, NodesConf
@@ -19,6 +19,9 @@ from ..storage.conffile import head_of
 __all__ = ["SimulatedDisk", "stored_state_of"]
 
 _NO_STATE = HardState(0, None)
+_ENDLESS = 1 << 60
+_LINE_BYTES = 40
+"""What a log line has beside its entry, about."""
 
 
 def stored_state_of(image: Image) -> StoredState:
@@ -53,9 +56,27 @@ class SimulatedDisk:
         self.lines: list[bytes] = []
         self.apps: dict[str, bytes] = {}
         self.log_bytes = 0
+        self.room: int | None = None
+        """Bytes that may still be written; None: as many as one likes."""
+        self.path = "the simulated disk"
         self._hard_in_head = _NO_STATE
         self._torn = b""
         self._app_count = 0
+
+    def copy(self) -> SimulatedDisk:
+        """What survives as of now, apart from what happens to this one."""
+        other = SimulatedDisk()
+        other.stored, other.hard, other.lines = self.stored, self.hard, list(self.lines)
+        return other
+
+    @property
+    def rewrite_bytes(self) -> int:
+        """What the next rewrite takes: here none is ever without room."""
+        return 0
+
+    def free_bytes(self) -> int:
+        """What a file system says of its room."""
+        return _ENDLESS if self.room is None else max(self.room, 0)
 
     # ------------------------------------------------------------------ what there is
 
@@ -86,36 +107,53 @@ class SimulatedDisk:
         return app
 
     def store(self, job: StoreJob) -> None:
-        """The whole job is durable. Raises InvariantViolation for what the real storage refuses."""
+        """The whole job is durable. Raises StorageError without room for it, InvariantViolation for what the real
+        storage refuses."""
+        self._take_room(sum(len(line) + _LINE_BYTES for line in job.lines))
         hard_state = job.hard_state
         if job.image is not None:
             self.rewrite(job.image, job.keep_above, hard_state)
             hard_state = None
         self._append(hard_state, job.truncate_from, job.first_index, job.lines)
 
+    def _take_room(self, nbytes: int) -> None:
+        if self.room is not None:
+            if nbytes > self.room:
+                raise StorageError(f"{self.path}: no room for {nbytes} bytes")
+            self.room -= nbytes
+
     def store_part(self, job: StoreJob, rng: Random) -> None:
-        """The node crashed while the job ran: none of it, its first steps, a part of its last write, or all."""
-        steps = rng.randrange(4)
-        if steps == 0:
-            return
+        """The node ended while the job ran: none of it is there, its first steps, a part of its last write, or all."""
         hard_state = job.hard_state
         if job.image is not None:
+            if rng.random() < 0.3:
+                return  # the rename did not survive
             self.rewrite(job.image, job.keep_above, hard_state)
             hard_state = None
-        if steps == 1 and job.image is not None:
-            return
-        if steps == 3:
-            self._append(hard_state, job.truncate_from, job.first_index, job.lines)
-            return
         if job.truncate_from is not None and hard_state is not None and rng.random() < 0.5:
-            return  # the cut would take the old term and vote along: it was a rewrite, all or nothing
+            # The cut would take the old term and vote along: then it is a rewrite, all or nothing.
+            if rng.random() < 0.5:
+                self._append(hard_state, job.truncate_from, job.first_index, job.lines)
+            return
+        if rng.random() < 0.2:
+            return
         self._append(None, job.truncate_from, 0, [])
-        if steps == 2:
-            kept = rng.randint(0, len(job.lines))
-            self._append(hard_state, None, job.first_index, job.lines[:kept])
-            if kept < len(job.lines):
-                whole = nodesconf.log_line(job.first_index + kept, job.lines[kept])
-                self._torn = whole[: rng.randrange(len(whole) - 1)]
+        if rng.random() < 0.8:
+            self._write_part(hard_state, job.first_index, job.lines, rng)
+
+    def _write_part(self, hard_state: HardState | None, first: int, lines: list[bytes], rng: Random) -> None:
+        """One write of a term and vote and of lines, cut off anywhere; behind the cut there may be NULs."""
+        pair = b""
+        if hard_state is not None:
+            pair = nodesconf.appended_vars(hard_state.current_term, hard_state.voted_for, 0)
+        pieces = [pair, *(nodesconf.log_line(first + at, line) for at, line in enumerate(lines))]
+        at = 0
+        while at < len(pieces) and (not pieces[at] or rng.random() < 0.7):
+            at += 1
+        self._append(hard_state if at else None, None, first, lines[: max(at - 1, 0)])
+        self._torn = b"\0" * rng.choice((0, 0, 1, 100))
+        if at < len(pieces):
+            self._torn = pieces[at][: rng.randrange(len(pieces[at]) - 1)] + self._torn
 
     def rewrite(self, image: Image, keep_above: int | None, hard_state: HardState | None = None) -> None:
         """A new stored state in one atomic step."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..consensus import Standing
+from ..errors import StorageError
 from ..member import Capture, Orders, Rewrite, StoreJob
+from ..reserve import Reserve
+from ..storage import Storage
 
 if TYPE_CHECKING:
     from .process import SimulatedNode
@@ -29,6 +32,7 @@ class DiskWork:
         self._compacting = False
         self._wants_rewrite = False
         self._resets = 0
+        self._reserve = Reserve(cast(Storage, node.disk), node.simulation.config.disk_reserve_bytes)
 
     @property
     def is_idle(self) -> bool:
@@ -96,9 +100,16 @@ class DiskWork:
         node, member = self._node, self._node.member
         if member is None:
             return
-        self._job = None
         before = node.disk.hard
-        node.disk.store(job)
+        try:
+            if node.disk_fails:
+                raise StorageError("the disk reports an error")
+            node.disk.store(job)
+        except StorageError as error:
+            node.fail(error)
+            return
+        self._job = None
+        self.look_at_room()
         if node.disk.hard != before:
             node.simulation.checks.hard_state_stored(node)
         member.stored(job.ticket, node.clock())
@@ -112,6 +123,9 @@ class DiskWork:
         node, member = self._node, self._node.member
         if member is None:
             return
+        if node.disk_fails:
+            node.fail(StorageError("the disk reports an error"))
+            return
         self._job = None
         if not self._is_overtaken(rewrite, life):
             node.disk.rewrite(rewrite.image, rewrite.keep_above)
@@ -122,6 +136,14 @@ class DiskWork:
         else:
             self._compacting = False
         self._start()
+
+    def look_at_room(self) -> None:
+        """Whether the disk has room for commands: asked after each job, and when it was filled or emptied."""
+        member = self._node.member
+        self._reserve.look()
+        if member is not None and member.no_room != self._reserve.shortage:
+            member.no_room = self._reserve.shortage
+            self._node.note("room", member.no_room or "there is room again")
 
     def _is_overtaken(self, rewrite: Rewrite, life: int | None) -> bool:
         """Whether a compaction came too late: a snapshot was installed meanwhile, or the node was reset."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..cluster.entries import parse_entry
+from ..cluster.entries import NodeForget, NodeJoin, parse_entry
 from ..cluster.snapshot import node_lines
 from ..cluster.state import ClusterState, Kind
 from ..consensus import Progress, Standing
@@ -26,19 +26,16 @@ from ..messages import (
     Vote,
     VoteRequest,
 )
-from .disk import term_of
+from .disk import SimulatedDisk, term_of
 from .machine import split_command
 from .network import End
+from .oracles import BrokenInvariant, SessionOracle, ShardOracle
 from .states import KnownStates, Where, other_answer
 
 if TYPE_CHECKING:
     from .process import SimulatedNode
 
 __all__ = ["BrokenInvariant", "Checks", "ClusterTruth", "MachineWatch"]
-
-
-class BrokenInvariant(Exception):
-    """Something happened that must not."""
 
 
 class _Command(NamedTuple):
@@ -53,22 +50,29 @@ class ClusterTruth:
 
     `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed;
     `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index,
-    `states` its states, as far as they were looked at.
+    `states` its states, as far as they were looked at. `succeeded` are the cluster entries that took effect, or held;
+    `lost` the ids of nodes whose copies were destroyed and that have not been forgotten, or joined anew, since.
     """
 
-    def __init__(self, cluster_id: str) -> None:
+    def __init__(self, cluster_id: str, max_sessions: int) -> None:
         self.cluster_id = cluster_id
         self.lines: dict[tuple[int, int], tuple[bytes, int]] = {}
         self.committed: list[bytes] = [b""]
         self.leaders: dict[int, str] = {}
         self.votes: dict[tuple[str, int], str] = {}
         self.commands: dict[int, _Command] = {}
+        self.repeated: dict[int, _Command] = {}
+        self.applied: list[_Command] = []
         self.command_indexes: list[int] = []
         self.digests: list[bytes] = []
         self.states = KnownStates()
         self.state = ClusterState()
         self.state_indexes: list[int] = [0]
         self.state_lines: list[bytes] = [b""]
+        self.sessions = SessionOracle(max_sessions)
+        self.shards = ShardOracle()
+        self.succeeded: set[bytes] = set()
+        self.lost: set[str] = set()
 
     def learn_committed(self, index: int, line: bytes) -> None:
         """The entry at `index` is committed. It never was, and never will be, another."""
@@ -79,16 +83,30 @@ class ClusterTruth:
         if index > len(self.committed):
             raise BrokenInvariant(f"entry {index} is committed before {len(self.committed)}")
         self.committed.append(line)
-        entry = line.split(b" ", 1)[1]
-        if entry.startswith(b"APP") or entry == b"NOOP":
-            return
+        raw = line.split(b" ", 1)[1]
+        if raw.startswith(b"APP"):
+            self.sessions.learn(line)
+        elif raw != b"NOOP":
+            self._learn_entry(index, raw)
+
+    def _learn_entry(self, index: int, raw: bytes) -> None:
         try:
-            verdict = self.state.apply(index, parse_entry(entry))
+            entry = parse_entry(raw)
         except EntryError:
             return
+        verdict = self.state.apply(index, entry)
+        if verdict.success:
+            self.succeeded.add(raw)
+            if isinstance(entry, (NodeJoin, NodeForget)) and not self._is_voter(entry.node_id):
+                self.lost.discard(entry.node_id)
         if verdict.kind is Kind.VALID:
+            self.shards.learn(index, entry, self.state)
             self.state_indexes.append(index)
             self.state_lines.append(node_lines(self.state))
+
+    def _is_voter(self, node_id: str) -> bool:
+        member = self.state.nodes.get(node_id)
+        return member is not None and member.voter
 
     def state_at(self, index: int) -> bytes:
         """The node lines after the entry at `index`."""
@@ -115,17 +133,19 @@ class _Seen:
 class Checks:
     """All checks, over all nodes of a simulation."""
 
-    def __init__(self, nodes: list[SimulatedNode]) -> None:
+    def __init__(self, nodes: list[SimulatedNode], max_sessions: int) -> None:
         self.truths: dict[str, ClusterTruth] = {}
         self.forgiven_criticals = ("the disk does not move: stepping down",)
         self._nodes = nodes
         self._seen: dict[int, _Seen] = {}
+        self._max_sessions = max_sessions
+        self._destroyed: dict[str, list[SimulatedDisk]] = {}
 
     def truth(self, cluster_id: str) -> ClusterTruth:
         """What is known of a cluster."""
         truth = self.truths.get(cluster_id)
         if truth is None:
-            truth = self.truths[cluster_id] = ClusterTruth(cluster_id)
+            truth = self.truths[cluster_id] = ClusterTruth(cluster_id, self._max_sessions)
         return truth
 
     def truth_of(self, node: SimulatedNode) -> ClusterTruth | None:
@@ -155,9 +175,23 @@ class Checks:
             seen.term, seen.commit, seen.applied = raft.current_term, raft.commit_index, raft.last_applied
         return seen
 
+    def destroyed(self, node: SimulatedNode) -> None:
+        """The node is about to lose all that it has stored: what it promised with that was no lie."""
+        if not node.node_id:
+            return
+        self._destroyed.setdefault(node.node_id, []).append(node.disk.copy())
+        cluster_id = node.cluster_id or (node.disk.stored.cluster_id if node.disk.stored is not None else None)
+        if cluster_id is not None:
+            self.truth(cluster_id).lost.add(node.node_id)
+
+    def reset(self, node: SimulatedNode) -> None:
+        """The node begins anew, in the same life."""
+        self._baseline(node)
+
     def critical(self, node: SimulatedNode, text: str) -> None:
-        """The node reports what must not be."""
-        if text not in self.forgiven_criticals:
+        """The node reports what must not be; that a destroyed node has lost its log is what it should report."""
+        lost = any(text.startswith(f"{node_id} lost entries") for node_id in self._destroyed)
+        if text not in self.forgiven_criticals and not lost:
             raise BrokenInvariant(f"node {node.number} reports: {text}")
 
     # ------------------------------------------------------------------ after each turn
@@ -212,6 +246,9 @@ class Checks:
         self._check_voters(node, member)
         member.state.verify()
         member.sessions.verify()
+        truth = self.truth_of(node)
+        if truth is not None and member.raft.last_applied == len(truth.committed) - 1:
+            self._check_sessions(node, member, truth)
         pending, unsent = list(member.proposals.pending), member.proposals.unsent
         if len(pending) != len(member.proposals.pending) or not {id(p) for p in unsent} <= {id(p) for p in pending}:
             raise BrokenInvariant(f"node {node.number}: unsent proposals that are not pending")
@@ -220,6 +257,10 @@ class Checks:
             for node_id, info in table.items():
                 if info.node_id != node_id or links.infos.get(info.link) is not info:
                     raise BrokenInvariant(f"node {node.number}: the link {info.link} of {node_id[:8]} is in no table")
+
+    def _check_sessions(self, node: SimulatedNode, member: Member, truth: ClusterTruth) -> None:
+        if [client_id.encode() for client_id in member.sessions] != list(truth.sessions.open):
+            raise BrokenInvariant(f"node {node.number} has other sessions open than the log says")
 
     def _check_voters(self, node: SimulatedNode, member: Member) -> None:
         """The voters in force are a function of the log, and change one at a time."""
@@ -299,10 +340,8 @@ class Checks:
         have = set()
         for voter in raft.voters | voters_before:
             holder = self._disk_of(voter)
-            if holder is None:
-                continue
-            disk = holder.disk
-            if disk.term_at(index) == term or (disk.stored_index > index and disk.stored is not None):
+            disks = self._destroyed.get(voter, []) + ([holder.disk] if holder is not None else [])
+            if any(disk.term_at(index) == term or disk.stored_index > index for disk in disks):
                 have.add(voter)
         if not any(2 * len(have & voters) > len(voters) for voters in (raft.voters, voters_before)):
             raise BrokenInvariant(
@@ -369,7 +408,8 @@ class Checks:
             if disk.hard.current_term < message.term:
                 raise BrokenInvariant(f"node {node.number} leads term {message.term}, which is not stored")
         elif isinstance(message, Vote):
-            voted = disk.hard.voted_for == end.other.site.node_id and disk.hard.current_term == message.term
+            asker = end.other.site
+            voted = disk.hard.voted_for in (asker.node_id, *asker.former_ids) and disk.hard.current_term == message.term
             if disk.hard.current_term < message.term or (message.granted and not voted):
                 raise BrokenInvariant(f"node {node.number} sends a vote of term {message.term} that is not stored")
         elif isinstance(message, VoteRequest) and (disk.hard.current_term, disk.hard.voted_for) != (
@@ -411,12 +451,16 @@ class MachineWatch:
         if truth is None:
             raise BrokenInvariant(f"node {node.number} applies {index} and is in no cluster")
         number, inner = split_command(command)
-        known = truth.commands.get(number)
+        known = truth.repeated.get(index, truth.commands.get(number))
         newest = truth.command_indexes[-1] if truth.command_indexes else 0
         if index > newest:
-            if known is not None:
+            if known is None:
+                known = truth.commands[number] = _Command(index, inner, result, self._where)
+            elif truth.sessions.may_repeat(truth.committed[index]):
+                truth.repeated[index] = known = _Command(index, inner, result, self._where)
+            else:
                 raise BrokenInvariant(f"operation {number} is applied at {known.at} and at {index}")
-            truth.commands[number] = _Command(index, inner, result, self._where)
+            truth.applied.append(known)
             truth.command_indexes.append(index)
             truth.digests.append(digest)
         elif known is None or known.at != index or known.inner != inner:

@@ -1,7 +1,7 @@
 """Links between simulated nodes: ordered streams with delays, which break in all the ways that TCP's do.
 
 Floor 6. A link's two ends learn of its end separately, or never. What a message means is not known here; only in a
-run that asks for it are single messages of Raft lost, doubled or swapped, which no TCP does but the core must bear.
+run that asks for it are single messages lost, doubled or swapped, which no TCP does but the members must bear.
 """
 
 from __future__ import annotations
@@ -11,18 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from ..hot import wire
-from ..messages import (
-    AppendEntries,
-    AppendEntriesAck,
-    Message,
-    PreVote,
-    PreVoteRequest,
-    SnapshotAck,
-    SnapshotPiece,
-    TimeoutNow,
-    Vote,
-    VoteRequest,
-)
+from ..messages import InstallSnapshot, Message, Reject, SnapshotAck, SnapshotPiece
 from .timeline import Timeline
 
 if TYPE_CHECKING:
@@ -30,22 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["End", "Network", "Site"]
 
-_RAFT = frozenset(
-    {
-        AppendEntries,
-        AppendEntriesAck,
-        PreVote,
-        PreVoteRequest,
-        SnapshotAck,
-        SnapshotPiece,
-        TimeoutNow,
-        Vote,
-        VoteRequest,
-    }
-)
+_NEVER_LOST = frozenset({InstallSnapshot, SnapshotPiece, SnapshotAck})
+"""A transfer trusts its link: what is lost of it is lost with the link, and it goes on with the next one. Each piece
+has one answer, and the heartbeats' answers show that the link lives: a piece lost alone is waited for for ever."""
 
-_NEVER_LOST = frozenset({SnapshotPiece, SnapshotAck})
-"""A transfer trusts its link: what is lost of it is lost with the link, and it goes on with the next one."""
+_NEVER_TWICE = frozenset({Reject})
+"""It decides a proposal by its bytes: the second one would decide another proposal of the same bytes."""
 
 
 class Site(Protocol):
@@ -53,6 +32,7 @@ class Site(Protocol):
 
     number: int
     node_id: str
+    former_ids: set[str]
 
     @property
     def ip(self) -> str: ...
@@ -182,16 +162,16 @@ class Network:
         chance, rng = self._faults.message_chaos, self._rng
         shuffled: list[Message] = []
         for message in messages:
-            if type(message) not in _RAFT or rng.random() > chance:
+            kind = type(message)
+            if rng.random() > chance:
                 shuffled.append(message)
                 continue
             fate = rng.randrange(3)
-            if fate == 0 and type(message) not in _NEVER_LOST:
+            if fate == 0 and kind not in _NEVER_LOST:
                 continue
-            if fate == 1:
+            if fate == 1 and kind not in _NEVER_TWICE:
                 shuffled.append(message)
-            at = rng.randint(0, len(shuffled)) if all(type(m) in _RAFT for m in shuffled) else len(shuffled)
-            shuffled.insert(at, message)
+            shuffled.insert(rng.randint(0, len(shuffled)), message)
         return shuffled
 
     # ------------------------------------------------------------------ partitions

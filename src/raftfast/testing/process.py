@@ -6,15 +6,17 @@ Floor 6. It carries out orders with delays of its own and decides nothing of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.sessions import Sessions
 from ..consensus import Standing
+from ..errors import NodeClosed, RaftError
 from ..member import Identity, Member, Orders, Origin
 from ..messages import Message
 from ..records import Address
 from ..statemachine import StateMachine
-from ..storage import app_of
+from ..storage import StoredState, app_of
 from .disk import SimulatedDisk
 from .diskwork import DiskWork
 from .invariants import MachineWatch
@@ -54,9 +56,14 @@ class SimulatedNode:
         self.paused_until = 0.0
         self.disk_stalled_until = 0.0
         self.disk_slowness = 1.0
+        self.disk_fails = False
+        self.restart_after: float | None = None
+        """Seconds after which a node that ended by itself is started again; None: by whoever drives the run."""
+        self.former_ids: set[str] = set()
         self.stopping = False
         self.ends: dict[int, End] = {}
         self._ip_count = 0
+        self._identity: Identity | None = None
         self._loading_cluster: str | None = None
         self._clear()
         drift = simulation.faults.clock_drift
@@ -147,6 +154,7 @@ class SimulatedNode:
             if app is not None:
                 self._loading_cluster = origin.cluster_id
                 sessions = self.snapshots.restored(machine, app)
+        self._identity = origin.identity
         self.node_id = origin.identity.node_id
         self.member = Member(origin, config, simulation.rng, simulation.new_id, machine, sessions, now=self.clock())
         if conf is None:
@@ -157,23 +165,55 @@ class SimulatedNode:
 
     def crash(self, *, power: bool = False) -> None:
         """The process ends at once. What was not synced is lost, or a part of it kept; `power`: no peer is told."""
-        if self.member is None:
-            return
+        if self.member is not None:
+            self.note("crash", "power" if power else "kill")
+            self._end("the process ended", silently=power)
+
+    def _end(self, reason: str, *, silently: bool = False) -> None:
         self.disk_work.crash()
-        self.note("crash", "power" if power else "kill")
         for end in list(self.ends.values()):
-            self.simulation.network.close(end, "the process ended", silently=power)
+            self.simulation.network.close(end, reason, silently=silently)
         self.member = None
         self.paused_until = 0.0
         self._clear()
         self.life += 1
         self.simulation.workload.node_died(self)
 
-    def wipe(self, *, new_address: bool = False) -> None:
-        """The folder is emptied: what starts next is another node."""
+    def stop(self, reason: str = "the node is closed") -> None:
+        """The process ends in order: who waits is told. `Simulation.stop_gracefully` hands over and stores before."""
+        member = self.member
+        if member is None:
+            return
+        member.close(lambda sent: NodeClosed(reason).once_sent(sent))
+        self._answer(member.orders)
+        self.note("stop", reason)
+        self._end("the node is closing")
+
+    def fail(self, error: Exception) -> None:
+        """The node can't go on, as where its disk fails: it acknowledges nothing more, who waits is told, it ends."""
+        self.disk_fails = False
+        self.stop(f"the node stopped: {error}")
+        if self.restart_after is not None:
+            self.simulation.restart_later(self, self.restart_after)
+
+    def wipe(self, *, new_address: bool = False, keeps_id: bool = False, joining: bool = False) -> None:
+        """Down with the node, and its folder is emptied: what starts next is another node.
+
+        `keeps_id`: its operator saves its own line of the file, and so its id, but no log and no vote; `joining`: as if
+        it had been about to join a cluster.
+        """
+        identity = self._identity if keeps_id else None
+        self.note("wipe", f"{'joins as' if joining else 'is'} {identity.node_id[:8]}" if identity else "")
+        self.simulation.checks.destroyed(self)
         self.crash()
         self.disk = SimulatedDisk()
-        self.node_id = ""
+        self.former_ids.add(self.node_id)
+        if identity is None:
+            self.node_id = ""
+        else:
+            shard = self.simulation.shard_of_wiped(identity)
+            mine = replace(identity, shard_id=shard).record((), learner=False)
+            self.disk.stored = StoredState(nodes=(mine,), joining=joining)
         if new_address:
             self._ip_count += 1
 
@@ -191,11 +231,101 @@ class SimulatedNode:
         self.note("stall", f"{seconds:.3f}")
         self.disk_stalled_until = max(self.disk_stalled_until, self.simulation.timeline.now + seconds)
 
+    def slow_disk(self, factor: float) -> None:
+        """From now on its disk takes `factor` times as long as the run's disks do."""
+        self.note("slow", f"{factor:g} times")
+        self.disk_slowness = factor
+
+    def fail_disk(self, *, restart_after: float | None = None) -> None:
+        """Its disk reports an error at the next write, and the node ends; it may start again after a while."""
+        self.note("fails", "the disk's next write")
+        self.disk_fails = True
+        self.restart_after = restart_after
+
+    def fill_disk(self, room: int | None, *, restart_after: float | None = None) -> None:
+        """Its disk has this many bytes of room from now on; None: as many as one likes.
+
+        Below `disk_reserve_bytes` of the configuration it takes no commands. Without any room the node ends.
+        """
+        self.note("room", "without end" if room is None else f"{room} bytes")
+        self.disk.room = room
+        if room is not None:
+            self.restart_after = restart_after
+        self.now(self.disk_work.look_at_room)
+
+    def drift(self, rate: float) -> None:
+        """From now on its clock goes `rate` times as fast as time."""
+        self.note("clock", f"{rate:g} times as fast")
+        now = self.clock()
+        self._rate = rate
+        self._offset = now - rate * self.simulation.timeline.now
+
+    def trim(self) -> None:
+        """Its log in memory is cut off at what is applied, whoever may still need it: allowed at any time."""
+        if self.member is not None and self.is_member:
+            log, applied = self.member.raft.log, self.member.raft.last_applied
+            if applied > log.boundary_index:
+                self.note("trim", f"to {applied}")
+                log.trim_to(applied)
+
     def recover(self) -> None:
-        """Its pause and its disk's troubles are over."""
+        """Its pause and its disk's and clock's troubles are over."""
         self.paused_until = self.simulation.timeline.now
         self.disk_stalled_until = 0.0
         self.disk_slowness = 1.0
+        self.disk_fails = False
+        if self.disk.room is not None:
+            self.fill_disk(None)
+        if not 0.5 <= self._rate <= 2.0:
+            self.drift(1.0)
+
+    # ------------------------------------------------------------------ what its operator asks of it
+
+    def transfer(self, to: str | None = None) -> None:
+        """Its operator wants leadership handed over, to the node of id `to` or to the best one. Refused: no effect."""
+        self.now(self._transfer, to)
+
+    def _transfer(self, to: str | None) -> None:
+        if self.member is not None:
+            self.note("transfer", (to or "")[:8])
+            try:
+                self.member.transfer(to, self.clock())
+            except RaftError as error:
+                self.note("refused", error)
+
+    def reset(self, *, hard: bool = False, token: Any = None) -> None:
+        """CLUSTER RESET, as `Node.reset` does it: a leader hands over, then the node is a fresh singleton.
+
+        `token` is answered when that is stored. The cluster must forget its old id, a voter's before it comes back.
+        """
+        self.now(self._begin_reset, hard, token)
+
+    def _begin_reset(self, hard: bool, token: Any) -> None:
+        member = self.member
+        if member is None:
+            return
+        self.note("reset", "hard" if hard else "soft")
+        if member.raft.is_leader and len(member.raft.voters) > 1:
+            self._transfer(None)
+        self._reset(hard, token, self.simulation.timeline.now + self.simulation.config.node_timeout)
+
+    def _reset(self, hard: bool, token: Any, deadline: float) -> None:
+        member, simulation = self.member, self.simulation
+        if member is None:
+            return
+        leads = member.raft.is_leader and len(member.raft.voters) > 1
+        if (leads and simulation.timeline.now < deadline) or member.snapshots.installing or not self._settled:
+            self.later(0.01, self._reset, hard, token, deadline)
+            return
+        old = member.identity
+        identity = Identity(simulation.new_id() if hard else old.node_id, simulation.new_id(), old.address)
+        simulation.checks.destroyed(self)
+        self.former_ids.add(old.node_id)
+        self._identity = identity
+        self.node_id = identity.node_id
+        member.reset(identity, token, self.clock())
+        simulation.checks.reset(self)
+        self.note("reset", f"is {self.node_id[:8]} now")
 
     # ------------------------------------------------------------------ turns
 

@@ -13,12 +13,13 @@ from typing import NoReturn
 
 from ..config import Config
 from ..consensus import Standing
-from ..errors import RaftError
+from ..member import Identity
 from ..statemachine import StateMachine
 from .faults import Faults, draw_config, draw_faults
 from .invariants import Checks, MachineWatch
 from .machine import Registers, WatchedMachine
-from .network import Network
+from .network import End, Network
+from .operators import Operators
 from .process import SimulatedNode
 from .states import MachineFault
 from .storm import Storm
@@ -90,11 +91,12 @@ class Simulation:
         self.timeline = Timeline()
         self.trace = Trace(keep)
         self.nodes: list[SimulatedNode] = []
-        self.checks = Checks(self.nodes)
+        self.checks = Checks(self.nodes, self.config.max_sessions)
         self.network = Network(self.timeline, self.rng, self.faults)
         self.network.codec = self.rng.random() < 0.1
         self.workload = Workload(self, command)
         self.storm = Storm(self)
+        self.operators = Operators(self)
         self.cluster_id: str | None = None
         self._small_budget = self.rng.random() < 0.3
         for _ in range(nodes):
@@ -109,6 +111,14 @@ class Simulation:
     def apply_budget(self) -> int:
         """How many entries a turn may apply."""
         return self.rng.randint(1, 4) if self._small_budget else 4096
+
+    def shard_of_wiped(self, identity: Identity) -> str:
+        """The shard of a node that lost all but its id: its old one, or another.
+
+        Never the cluster's own id, which is what a founder's shard was: no file but its very first says that.
+        """
+        keeps = identity.shard_id != self.cluster_id and self.rng.random() < 0.5
+        return identity.shard_id if keeps else self.new_id()
 
     def node_at(self, ip: str) -> SimulatedNode | None:
         """The node at an address."""
@@ -221,12 +231,18 @@ class Simulation:
         return [node for node in self.nodes if node.is_member]
 
     def bring_in(self) -> None:
-        """Nodes that are alone MEET a member, or are met by one; forgotten ones are emptied first."""
-        members = [node for node in self.members() if node.cluster_id == self.cluster_id] or self.nodes[:1]
+        """Nodes that are alone MEET a member, or are met by one; those that are forgotten, or in a cluster of their
+        own, are emptied first."""
+        members = [node for node in self.members() if node.cluster_id == self.cluster_id]
+        if not members and self.cluster_id is None:
+            members = self.nodes[:1]
+        if not members:
+            return  # two nodes that are alone would make another cluster
         for node in self.nodes:
             if node in members or node.member is None:
                 continue
-            if node.member.standing is Standing.REMOVED or self._is_forgotten(node):
+            elsewhere = self.cluster_id is not None and node.cluster_id not in (None, self.cluster_id)
+            if node.member.standing is Standing.REMOVED or elsewhere or self._is_forgotten(node):
                 node.wipe()
                 node.start()
             other = self.rng.choice(members)
@@ -272,17 +288,10 @@ class Simulation:
         node.note("stops")
         member = node.member
         if member.raft.is_leader and len(member.raft.voters) > 1:
-            node.now(self._hand_over, node)
+            node.transfer()
         self.timeline.at(
             self.timeline.now, self._stop, node, node.life, self.timeline.now + self.config.node_timeout, down
         )
-
-    def _hand_over(self, node: SimulatedNode) -> None:
-        if node.member is not None:
-            try:
-                node.member.transfer(None, node.clock())
-            except RaftError as error:
-                node.note("refused", error)
 
     def _stop(self, node: SimulatedNode, life: int, deadline: float, down: float) -> None:
         if node.life != life or node.member is None:
@@ -291,7 +300,7 @@ class Simulation:
         if busy and self.timeline.now < deadline:
             self.timeline.at(self.timeline.now + 0.02, self._stop, node, life, deadline, down)
         else:
-            node.crash()
+            node.stop()
             self.restart_later(node, down)
 
     def partition(self, *groups: Iterable[SimulatedNode]) -> None:
@@ -300,6 +309,35 @@ class Simulation:
         self.network.block(
             (a, b) for one in numbers for other in numbers if one is not other for a in one for b in other
         )
+
+    def one_way(self, sender: SimulatedNode, receiver: SimulatedNode) -> None:
+        """Nothing gets through from one node to the other, until `heal`; the other way it does."""
+        self.network.block([(sender.number, receiver.number)])
+
+    def cut(self, one: SimulatedNode, other: SimulatedNode) -> int:
+        """All links between two nodes break: what is on its way is lost, new ones may be made. How many there were."""
+        ends = self._ends_between(one, other)
+        for end in ends:
+            self.network.cut(end)
+        return len(ends)
+
+    def half_open(self, one: SimulatedNode, other: SimulatedNode) -> int:
+        """What `one` sends to the other on their links of now gets nowhere, and nobody is told. How many they are."""
+        ends = self._ends_between(one, other)
+        for end in ends:
+            end.swallows = True
+        return len(ends)
+
+    def _ends_between(self, one: SimulatedNode, other: SimulatedNode) -> list[End]:
+        return [end for end in one.ends.values() if end.other.site is other]
+
+    def forget(self, node: SimulatedNode | str) -> None:
+        """An operator has every member asked to forget a node: its slots and replicas go to others first, a step a
+        call. A node's id where it is given, or where the node has another one now."""
+        node_id = node if isinstance(node, str) else node.node_id
+        for member in self.members():
+            if member.node_id != node_id:
+                self.operators.forget(member, node_id)
 
     def heal(self) -> None:
         """No fault any more: all nodes run, all links may be made, all disks are quick."""
@@ -346,7 +384,8 @@ class Simulation:
         machine.restore(())
 
     def bring_in_lost(self) -> None:
-        """What was forgotten, or never came in, is brought in again."""
+        """What was forgotten, or never came in, is brought in again; what is lost is forgotten before."""
+        self.operators.forget_lost()
         for node in self.nodes:
             if self._is_forgotten(node):
                 node.wipe()

@@ -73,6 +73,7 @@ class SnapshotWork:
         delay = simulation.faults.disk_delay * self._node.disk_slowness * (0.3 + simulation.rng.random())
         if simulation.rng.random() < 0.1:
             delay *= 20
+        free_at = max(free_at, self._node.disk_stalled_until)
         # However slow: a backlog of hours from a bad time would be found long after it is over.
         return min(max(free_at, simulation.timeline.now) + delay, simulation.timeline.now + 5.0)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..cluster.entries import AddVoter, DelVoter, NodeForget
 from ..consensus import Standing
-from ..errors import RaftError
 
 if TYPE_CHECKING:
     from .process import SimulatedNode
@@ -27,11 +26,7 @@ class Storm:
         self.simulation = simulation
         self.raging = False
         faults = simulation.faults
-        kinds = (
-            "crash pause partition one_way cut half_open slow_disk stalled_disk transfer voter_change forget join "
-            "compact stop entry"
-        )
-        self._kinds = [(kind, getattr(faults, kind)) for kind in kinds.split() if getattr(faults, kind) > 0]
+        self._kinds = [(kind, getattr(faults, kind)) for kind in faults.kinds() if getattr(faults, kind) > 0]
 
     def begin(self) -> None:
         """Faults from now on."""
@@ -83,6 +78,9 @@ class Storm:
     def _compact(self, node: SimulatedNode) -> None:
         node.now(node.compact)
 
+    def _trim(self, node: SimulatedNode) -> None:
+        node.now(node.trim)
+
     # ------------------------------------------------------------------ network
 
     def _partition(self, node: SimulatedNode) -> None:
@@ -124,10 +122,19 @@ class Storm:
     # ------------------------------------------------------------------ disks
 
     def _slow_disk(self, node: SimulatedNode) -> None:
-        node.disk_slowness = self.simulation.rng.choice((1.0, 10.0, 50.0))
+        node.slow_disk(self.simulation.rng.choice((1.0, 10.0, 50.0)))
 
     def _stalled_disk(self, node: SimulatedNode) -> None:
         node.stall_disk(self._time(0.1, 1.0) if self.simulation.rng.random() < 0.5 else self._time(1.0, 5.0))
+
+    def _failing_disk(self, node: SimulatedNode) -> None:
+        node.fail_disk(restart_after=self._time(0.05, 4.0))
+
+    def _full_disk(self, node: SimulatedNode) -> None:
+        simulation = self.simulation
+        room = simulation.rng.randrange(2 * simulation.config.disk_reserve_bytes + 2000)
+        node.fill_disk(room, restart_after=self._time(0.05, 4.0))
+        simulation.timeline.at(simulation.timeline.now + self._time(0.5, 6.0), node.fill_disk, None)
 
     # ------------------------------------------------------------------ what operators do
 
@@ -136,17 +143,15 @@ class Storm:
         if member is None or member.standing is not Standing.MEMBER:
             return
         voters = sorted(member.raft.voters)
-        target = rng.choice(voters) if voters and rng.random() < 0.5 else None
-        node.now(self._try_transfer, node, target)
+        node.transfer(rng.choice(voters) if voters and rng.random() < 0.5 else None)
 
-    def _try_transfer(self, node: SimulatedNode, target: str | None) -> None:
-        if node.member is None:
-            return
-        node.note("transfer", (target or "")[:8])
-        try:
-            node.member.transfer(target, node.clock())
-        except RaftError as error:
-            node.note("refused", error)
+    def _reset(self, node: SimulatedNode) -> None:
+        if self.simulation.operators.may_lose(node):
+            self.simulation.operators.lose(node, wiped=False, down=0.0)
+
+    def _wipe(self, node: SimulatedNode) -> None:
+        if self.simulation.operators.may_lose(node):
+            self.simulation.operators.lose(node, wiped=True, down=self._time(0.05, 3.0))
 
     def _voter_change(self, node: SimulatedNode) -> None:
         member = node.member
@@ -154,6 +159,8 @@ class Storm:
             return
         target = self.simulation.rng.choice(sorted(member.state.nodes))
         voter = member.is_voter(target) or self.simulation.rng.random() < 0.2
+        if voter and self._must_not_remove(target):
+            return
         self.simulation.workload.change(node, DelVoter(target) if voter else AddVoter(target))
 
     def _forget(self, node: SimulatedNode) -> None:
@@ -162,12 +169,17 @@ class Storm:
         if member is None or not node.is_member or len(member.state.nodes) < 3:
             return
         target = simulation.rng.choice(sorted(member.state.nodes))
-        if target == node.node_id or len(simulation.members()) < 3:
+        if target == node.node_id or len(simulation.members()) < 3 or self._must_not_remove(target):
             return
         epoch = member.state.shard_epoch(member.state.nodes[target].shard_id)
         for other in simulation.members():
             if other is node or simulation.rng.random() < 0.5:
                 simulation.workload.change(other, NodeForget(target, epoch))
+
+    def _must_not_remove(self, target: str) -> bool:
+        """While the cluster counts on a node that is lost, no other may be taken out: together they may be too many."""
+        lost = self.simulation.operators.lost
+        return bool(lost) and target not in lost
 
     def _join(self, node: SimulatedNode) -> None:
         if len(self.simulation.nodes) < _MOST_NODES:

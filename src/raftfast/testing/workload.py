@@ -11,8 +11,10 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ..cluster.entries import Entry, NodeInfo, SlotChange
-from ..errors import Busy, Dropped, Expired, RaftError
+from ..cluster.entries import DelVoter, Entry, Failover, NodeForget, NodeInfo, SetReplicaOf, SlotChange
+from ..cluster.state import ClusterState, Kind
+from ..consensus import Standing
+from ..errors import Busy, Dropped, Expired, NodeClosed, NotLinearizable, RaftError
 from ..member.proposals import Client
 from .invariants import BrokenInvariant, ClusterTruth
 from .machine import Registers
@@ -58,7 +60,7 @@ class Operation:
         self.error = error
         if error is None:
             self.workload.acknowledged(self, node, result)
-        elif self.session is not None and isinstance(error, (Expired, Dropped)):
+        elif self.session is not None and isinstance(error, (Expired, Dropped, NodeClosed)):
             self.node = None
             self.workload.try_again(self)
         else:
@@ -107,10 +109,11 @@ class Barrier:
 
 
 class Change:
-    """A cluster entry, or a MEET: only that it is answered once is looked at."""
+    """A cluster entry, or a MEET (None): it is answered once, and not with a success where nothing came of it."""
 
-    def __init__(self, workload: Workload | None = None) -> None:
+    def __init__(self, workload: Workload | None = None, entry: Entry | None = None) -> None:
         self.workload = workload
+        self.entry = entry
         self.state = "open"
         self.error: Exception | None = None
         self.node: SimulatedNode | None = None
@@ -120,6 +123,8 @@ class Change:
         if self.state != "open":
             raise BrokenInvariant("a change is answered twice")
         self.error = error
+        if error is None and self.entry is not None and self.workload is not None:
+            self.workload.changed(self.entry, node)
         self.state = "done" if error is None else "failed"
         if self.workload is not None:
             self.workload.open.pop(self, None)
@@ -134,6 +139,8 @@ class Workload:
         self.open: dict[Operation | Barrier | Change, None] = {}
         self.counts = {"done": 0, "never": 0, "unknown": 0, "reads": 0}
         self.running = False
+        self.removal_at = float("-inf")
+        """When a voter or a node was last asked to be taken out."""
         self._command = command
         self._number = 0
         self._sessions: list[_Session] = []
@@ -202,6 +209,10 @@ class Workload:
         member = node.member
         if member is None or operation.state != "open":
             return
+        if not self._serves(node):
+            operation.tries += 1
+            operation.answered(node, None, Dropped("the node is in no cluster now, or in another one"))
+            return
         operation.tries += 1
         try:
             if operation.session is None:
@@ -247,6 +258,16 @@ class Workload:
         else:
             self.try_again(operation)
 
+    def _serves(self, node: SimulatedNode) -> bool:
+        """Whether the node is still what its client took it for: it may have been reset while the call was on its way.
+
+        A node that is alone would found a cluster of its own for the first command.
+        """
+        alone = node.member is not None and node.member.standing is Standing.SINGLETON
+        return self.simulation.cluster_id is None or not (
+            alone or node.cluster_id not in (None, self.simulation.cluster_id)
+        )
+
     def barrier(self, node: SimulatedNode) -> Barrier:
         """A linearizable read at a node."""
         barrier = Barrier(self, b"r%d" % self.simulation.rng.randrange(5))
@@ -256,12 +277,18 @@ class Workload:
         return barrier
 
     def _ask(self, barrier: Barrier, node: SimulatedNode) -> None:
-        if node.member is not None:
+        if node.member is None:
+            return
+        if self._serves(node):
             node.member.barrier(barrier, node.clock())
+        else:
+            barrier.answered(node, None, NotLinearizable("the node is in no cluster now, or in another one"))
 
     def change(self, node: SimulatedNode, entry: Entry) -> Change:
         """A cluster entry."""
-        change = Change(self)
+        if isinstance(entry, (DelVoter, NodeForget)):
+            self.removal_at = self.simulation.timeline.now
+        change = Change(self, entry)
         change.node = node
         self.open[change] = None
         node.now(self._change, change, node, entry)
@@ -277,25 +304,26 @@ class Workload:
             change.answered(node, None, error)
 
     def change_something(self, node: SimulatedNode) -> None:
-        """Some entry about slots or addresses."""
+        """Some entry about slots, addresses or shards; now and then one that is stale or can't be."""
         rng, member = self.simulation.rng, node.member
         if member is None or node.node_id not in member.state.nodes:
             return
-        state = member.state
-        target = rng.choice(sorted(state.nodes))
-        epoch = state.shard_epoch(state.nodes[target].shard_id) + rng.choice((0, 0, 0, 1))
-        first = rng.randrange(16300)
-        ranges = ((first, first + rng.randrange(80)),)
-        kind = rng.randrange(3)
+        kind = rng.randrange(5)
         if kind == 0:
-            self.change(node, SlotChange(None, 0, target, epoch, ranges))
-        elif kind == 1 and state.slots_of(target):
-            self.change(node, SlotChange(target, epoch, None, 0, state.slots_of(target)[:1]))
-        else:
-            mine = state.nodes[node.node_id]
+            mine = member.state.nodes[node.node_id]
             self.change(node, NodeInfo(node.node_id, member.identity.info_text, not mine.nofailover))
+        else:
+            self.change(node, _some_entry(member.state, kind, self.simulation.new_id(), rng))
 
     # ------------------------------------------------------------------ answers
+
+    def changed(self, entry: Entry, node: SimulatedNode) -> None:
+        """A cluster entry is told to be done: it stands in the log with success, or holds already."""
+        member = node.member
+        if member is None or self.simulation.cluster_id is None or node.cluster_id != self.simulation.cluster_id:
+            return
+        if entry.encode() not in self.truth.succeeded and member.state.check(entry).kind is not Kind.HOLDS:
+            raise BrokenInvariant(f"node {node.number} says that {entry} is done, and it is not")
 
     def acknowledged(self, operation: Operation, node: SimulatedNode, result: bytes | None) -> None:
         """A write is done: what it was told must be what the log has made of it."""
@@ -309,6 +337,9 @@ class Workload:
         known = self.truth.commands.get(operation.number)
         if known is None:
             raise BrokenInvariant(f"operation {operation.number} is acknowledged, and was never applied")
+        for repeated in self.truth.repeated.values():
+            if repeated.result == result and repeated.inner == known.inner:
+                known = repeated
         if known.result != result:
             raise BrokenInvariant(
                 f"operation {operation.number} is told {result!r}, and its result is {known.result!r}"
@@ -343,7 +374,7 @@ class Workload:
     def _written(self, key: bytes, index: int) -> bytes:
         """What the last command up to `index` wrote to the register."""
         truth = self.truth
-        for command in reversed(truth.commands.values()):
+        for command in reversed(truth.applied):
             if command.at <= index:
                 name, _, value = command.inner.partition(b" ")
                 if name == key:
@@ -386,3 +417,24 @@ class Workload:
         for operation in self._never:
             if operation.number in commands:
                 raise BrokenInvariant(f"{operation!r} has no effect, and is applied at {commands[operation.number].at}")
+
+
+def _some_entry(state: ClusterState, kind: int, new_shard: str, rng: Random) -> Entry:
+    """`kind`: 1 and 2 change slots, 3 makes a replica or a primary, 4 puts a replica in its primary's place."""
+    one, other = rng.choice(sorted(state.nodes)), rng.choice(sorted(state.nodes))
+    mine, theirs = state.nodes[one], state.nodes[other]
+    epoch = state.shard_epoch(mine.shard_id) + rng.choice((0, 0, 0, 0, 1))
+    if kind == 3:
+        if rng.random() < 0.7:
+            target = theirs.shard_id
+            return SetReplicaOf(one, mine.shard_id, epoch, other, target, state.shard_epoch(target))
+        return SetReplicaOf(one, mine.shard_id, epoch, None, new_shard, 0)
+    if kind == 4:
+        replicas = sorted(member.id for member in state.nodes.values() if member.primary_id is not None)
+        one = rng.choice(replicas) if replicas else one
+        mine = state.nodes[one]
+        return Failover(one, mine.primary_id or other, mine.shard_id, state.shard_epoch(mine.shard_id))
+    if kind == 2 and state.slots_of(one):
+        return SlotChange(one, epoch, None, 0, state.slots_of(one)[:1])
+    first = rng.randrange(16300)
+    return SlotChange(None, 0, one, epoch, ((first, first + rng.randrange(80)),))
