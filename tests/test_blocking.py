@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -77,7 +78,8 @@ def until(condition: Callable[[], bool], node: blocking.Node, what: str) -> None
     engine = node._node._engine
 
     async def turned() -> None:
-        await asyncio.wait([asyncio.ensure_future(engine.turned.wait())], timeout=0.2)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(engine.turned.wait(), 0.2)
 
     deadline = time.monotonic() + PATIENCE
     while not condition():

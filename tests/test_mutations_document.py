@@ -12,7 +12,7 @@ DOCUMENT = ROOT / "docs" / "mutations.md"
 
 def check(document: Path) -> tuple[int, str]:
     command = [sys.executable, str(ROOT / "tools" / "mutations.py"), "--check", "--document", str(document)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.stderr == ""
     return done.returncode, done.stdout
 

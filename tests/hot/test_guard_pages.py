@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif("c" not in IMPLEMENTATIONS, reason="RAFTFAST_PURE_TESTS: there is no compiled leaf")
@@ -27,7 +28,7 @@ def _run(name: str, where: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=400,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif("c" not in IMPLEMENTATIONS, reason="RAFTFAST_PURE_TESTS: there is no compiled leaf")
@@ -31,7 +32,7 @@ def _measured(leaf: str) -> list[dict[str, Any]]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path]), "MALLOC_ARENA_MAX": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

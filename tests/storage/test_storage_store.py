@@ -414,16 +414,16 @@ def test_an_app_file_being_written_outlives_a_rewrite(tmp_path):
     def pieces():
         yield b"x" * (1 << 20)
         begun.set()
-        go_on.wait(30)
+        go_on.wait(120)
         yield b"y"
 
     writer = threading.Thread(target=lambda: written.append(storage.write_app(0, pieces())))
     writer.start()
-    assert begun.wait(30)
+    assert begun.wait(120)
     storage.rewrite(state_of(0), 0)
     assert len(app_names(tmp_path)) == 1
     go_on.set()
-    writer.join(30)
+    writer.join(120)
     storage.rewrite(state_of(0), 0)
     assert app_names(tmp_path) == {written[0].name}
     storage.rewrite(state_of(0, app=written[0]), 0)
@@ -637,7 +637,7 @@ def test_two_processes_can_not_share_a_folder(tmp_path):
         with pytest.raises(StorageError, match=rf"in use by another process \(pid {holder.pid}\)"):
             Storage.open(tmp_path)
         holder.stdin.close()
-        assert holder.wait(30) == 0
+        assert holder.wait(120) == 0
     assert facts_of(tmp_path) is not None
 
 
