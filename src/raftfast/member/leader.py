@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LeaderWork"]
 
+_BY_THEMSELVES = 64
+"""Entries that nobody's limit counts: openings of clients, addresses, marks of failure."""
+
 
 class _Asked(NamedTuple):
     """A proposal: its entry as bytes, and the link that a REJECT goes back on; None: it is our own."""
@@ -98,7 +101,8 @@ class LeaderWork:
         """
         raft, config = self._member.raft, self._member.config
         members = len(raft.members)
-        return raft.is_leader and raft.is_overfull(config.max_pending * members, config.max_pending_bytes * members)
+        most = config.max_pending * members + _BY_THEMSELVES
+        return raft.is_leader and raft.is_overfull(most, config.max_pending_bytes * members)
 
     def on_propose(self, link: int, raw: bytes, now: float) -> None:
         """A member forwards a proposal."""

@@ -37,7 +37,7 @@ from .orders import Orders
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
 
-__all__ = ["MEET_TARGET", "LinkInfo", "Links", "LinksOwner", "of_two_clusters"]
+__all__ = ["MEET_TARGET", "NO_CLUSTER", "LinkInfo", "Links", "LinksOwner", "of_two_clusters"]
 
 MEET_TARGET = "meet "
 """What the target of a link that a MEET opened begins with; no node id does."""
@@ -63,12 +63,13 @@ _ANSWERS: dict[type[Message], tuple[str, ...]] = {
 """What answers what: a late VOTE must not hide that the only AppendEntries on the link was never answered, nor may a
 SNAPSHOT_ACK. The other way round an install may take long, and the answers to heartbeats show that the link lives."""
 
-_NO_CLUSTER = ("-", "joining")
+NO_CLUSTER = ("-", "joining")
+"""What a singleton and a joiner say of their cluster; a member that says so has lost its log."""
 
 
 def of_two_clusters(theirs: str | None, ours: str | None) -> bool:
     """Whether both cluster tokens name a cluster, and not the same one (PROTOCOL 9)."""
-    return theirs is not None and ours is not None and theirs not in _NO_CLUSTER and theirs != ours
+    return theirs is not None and ours is not None and theirs not in NO_CLUSTER and theirs != ours
 
 
 class LinkInfo:
@@ -76,12 +77,14 @@ class LinkInfo:
 
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
     bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
-    lost its log. `dialled_voter`: it was dialled as a voter of the applied state. `waits`: by kind of answer, since
+    lost its log. `dialled_voter`: it was dialled as a voter of the applied state; `dialled_settled`: as one that had
+    been heard as a member or a joiner since its newest NODE_JOIN. `waits`: by kind of answer, since
     when the oldest message of ours waits for one.
     """
 
     __slots__ = (
         "cluster",
+        "dialled_settled",
         "dialled_voter",
         "link",
         "lost",
@@ -103,6 +106,7 @@ class LinkInfo:
         self.cluster: str | None = None
         self.lost = False
         self.dialled_voter = False
+        self.dialled_settled = False
         self.waits: dict[str, float] = {}
 
     @property
@@ -204,7 +208,7 @@ class Links:
     def is_foreign(self, info: LinkInfo) -> bool:
         """Whether the link's peer named another cluster than ours."""
         theirs, ours = info.cluster, self._owner.cluster_id
-        return not (theirs is None or ours is None or theirs in _NO_CLUSTER or theirs == ours)
+        return not (theirs is None or ours is None or theirs in NO_CLUSTER or theirs == ours)
 
     def close_foreign(self) -> None:
         """We have a cluster now: links that were made before, with nodes of others, go."""

@@ -31,7 +31,7 @@ from .barriers import Barriers, LocalRead, RemoteRead
 from .inbox import Inbox
 from .leader import LeaderWork
 from .lifecycle import Lifecycle
-from .links import LinkInfo, Links
+from .links import NO_CLUSTER, LinkInfo, Links
 from .meeting import Meetings
 from .neighbours import Neighbours
 from .orders import Capture, Event, Orders
@@ -43,8 +43,6 @@ from .storing import Storing
 __all__ = ["Member"]
 
 _INFO, _WARNING, _CRITICAL = 20, 30, 50
-
-_LOST_TOKENS = ("-", "joining")
 
 
 class Member:
@@ -179,7 +177,7 @@ class Member:
         if self.knows(node_id):
             return not info.lost and node_id not in self.neighbours.lost_learners
         if self.standing is Standing.JOINER:
-            return info.cluster not in _LOST_TOKENS
+            return info.cluster not in NO_CLUSTER
         # No cluster id here: a file of a server that has none; then only who is known is served.
         return self.cluster_id is not None and info.cluster == self.cluster_id
 
@@ -190,7 +188,7 @@ class Member:
         self._enter(now)
         self.links.opened(link, target, peer_ip, local_ip, now)
         if target is not None and link in self.links.infos:
-            self.links.infos[link].dialled_voter = self.is_voter(target)
+            self.neighbours.dialled(self.links.infos[link], target)
 
     def link_messages(self, link: int, messages: Sequence[Message], now: float) -> None:
         """Messages came on a link, in order. Raises InvariantViolation where the node must stop."""
@@ -206,19 +204,8 @@ class Member:
     def link_bound(self, info: LinkInfo) -> None:
         """HELLO or HI said who is at the other end."""
         node_id, now = info.node_id or "", self._now
-        member = self.state.nodes.get(node_id)
-        if member is not None and info.cluster in _LOST_TOKENS:
-            if member.voter and not info.is_meet and info.outbound and not info.dialled_voter:
-                # It may have said so before it was a voter, however late we hear it: asked anew, it can't have.
-                self.links.close(info, "it was no voter yet when it was asked who it is")
-                return
-            if member.voter:
-                info.lost = True
-                if info.dialled_voter:
-                    self.raft.lost_log(node_id, now)
-                    self.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
-            elif info.cluster == "-":
-                self.neighbours.lost_learners.add(node_id)
+        if not self.neighbours.greeted(info, now):
+            return
         if info.is_meet:
             self.meetings.link_bound(info, now)
         elif not info.outbound:

@@ -11,6 +11,7 @@ from ..cluster.entries import NodeJoin, parse_entry
 from ..consensus import Standing
 from ..errors import EntryError
 from ..hot import nodesconf
+from .links import NO_CLUSTER, LinkInfo
 
 if TYPE_CHECKING:
     from .member import Member
@@ -30,7 +31,10 @@ class Neighbours:
         self.moved = True
         """Whether members or addresses have changed since `follow`."""
         self.lost_learners: set[str] = set()
-        """Learners that said that they have lost their log: not served before their next NODE_JOIN."""
+        """Learners that said that they have lost their log: not served before their next NODE_JOIN, or before they name
+        our cluster again."""
+        self._settled: set[str] = set()
+        self._invited_until: dict[str, float] = {}
         self.joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
 
@@ -41,6 +45,8 @@ class Neighbours:
         """The node begins anew."""
         self._tail.clear()
         self.lost_learners.clear()
+        self._settled.clear()
+        self._invited_until.clear()
         self.joined_at.clear()
         self.moved = True
 
@@ -74,6 +80,13 @@ class Neighbours:
         self.moved = True
         self.joined_at[node_id] = index
         self._tail.pop(node_id, None)
+        self._settled.discard(node_id)
+        self._invited_until[node_id] = member.now + member.config.joiner_timeout
+        self._begin_anew_with(node_id)
+
+    def _begin_anew_with(self, node_id: str) -> None:
+        """What the node acknowledged before counts no more, and it is served, whatever it said before."""
+        member = self._member
         was_lost = node_id in self.lost_learners
         self.lost_learners.discard(node_id)
         member.raft.restart_progress(node_id, member.now)
@@ -83,6 +96,48 @@ class Neighbours:
                 was_lost, bound.lost = True, False  # it was a voter when it said so, and begins anew as a learner
         if was_lost and info is not None:
             member.raft.link_up(node_id, member.now)
+
+    # ------------------------------------------------------------------ what they say of themselves
+
+    def dialled(self, info: LinkInfo, target: str) -> None:
+        """A link to `target` is open; nothing was said on it."""
+        info.dialled_voter = self._member.is_voter(target)
+        info.dialled_settled = target in self._settled
+
+    def greeted(self, info: LinkInfo, now: float) -> bool:
+        """A node of ours says which cluster it is of: it may have lost its log (PROTOCOL 9). Whether the link stays.
+
+        However late it is heard, a greeting from before the node was what it is now says nothing: on a link that was
+        dialled too early for us to tell, the node is asked anew.
+        """
+        member, node_id = self._member, info.node_id or ""
+        known = member.state.nodes.get(node_id)
+        if known is None:
+            return True
+        if info.cluster not in NO_CLUSTER:
+            self._settled.add(node_id)
+            if node_id in self.lost_learners and info.cluster == member.cluster_id:
+                self._begin_anew_with(node_id)
+        elif known.voter:
+            if info.outbound and not info.is_meet and not info.dialled_voter:
+                member.links.close(info, "it was no voter yet when it was asked who it is")
+                return False
+            info.lost = True
+            if info.dialled_voter:
+                member.raft.lost_log(node_id, now)
+                member.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
+        elif info.cluster == "joining":
+            self._settled.add(node_id)
+        elif info.outbound:
+            may_join = node_id in self._settled or now < self._invited_until.get(node_id, 0.0)
+            if info.dialled_settled or not may_join:
+                self.lost_learners.add(node_id)
+            elif not info.is_meet:
+                member.links.close(info, "it had not joined yet when it was asked who it is")
+                return False
+        return True
+
+    # ------------------------------------------------------------------ what follows
 
     def follow(self) -> None:
         """Tells Raft who the members are, and the node whom to dial."""
