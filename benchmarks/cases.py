@@ -217,6 +217,10 @@ def _parse_nodes(nodesconf: ModuleType) -> Case:
     return Case(partial(nodesconf.parse, THOUSAND_NODES))
 
 
+def _parse_plain_nodes(nodesconf: ModuleType) -> Case:
+    return Case(partial(nodesconf.parse, plain_nodes()))
+
+
 def _dump_nodes(nodesconf: ModuleType) -> Case:
     conf = nodesconf.parse(THOUSAND_NODES)
     return Case(partial(nodesconf.dump, conf))
@@ -266,6 +270,7 @@ VERBS = [
     Verb("log", "trim 64 of 200 entries", lambda log: trim_of(log, 200)),
     Verb("log", "trim 64 of 1,000,000 entries", lambda log: trim_of(log, 1_000_000)),
     Verb("nodesconf", "parse a nodes.conf of 1,000 nodes", _parse_nodes, 5),
+    Verb("nodesconf", "parse 1,000 nodes without aux fields", _parse_plain_nodes),
     Verb("nodesconf", "dump a nodes.conf of 1,000 nodes", _dump_nodes),
     Verb("nodesconf", "parse 100,000 log lines", _parse_entries, 8),
     Verb("nodesconf", "log_lines of 64 entries", _log_lines),

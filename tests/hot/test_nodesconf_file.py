@@ -64,6 +64,58 @@ def file(nodesconf):
     return lambda *args: File(nodesconf, *args)
 
 
+ADDRESSES = [
+    ("10.0.0.1:7000@17000", "10.0.0.1", 7000, 17000),
+    ("10.0.0.22:7000@17000", "10.0.0.22", 7000, 17000),
+    ("10.0.0.3:7000@17000,host", "10.0.0.3", 7000, 17000),
+    ("10.0.0.3:7000@17000,", "10.0.0.3", 7000, 17000),
+    (":7000@17000", "", 7000, 17000),
+    ("10.0.0.4:7000@1700", "10.0.0.4", 7000, 1700),
+    ("10.0.0.4:7000@17000", "10.0.0.4", 7000, 17000),
+    ("10.0.0.5:7000", "10.0.0.5", 7000, 17000),
+    ("10.0.0.5:7000@17001", "10.0.0.5", 7000, 17001),
+    ("10.0.0.5:700", "10.0.0.5", 700, 10700),
+    ("::1:700", "::1", 700, 10700),
+    ("fe80::7000@17000:7000@17000", "fe80::7000@17000", 7000, 17000),
+    ("2001:700:2:3", "2001:700:2", 3, 10003),
+    ("a:7000@17000:1@2", "a:7000@17000", 1, 2),
+    ("7000@17000:7000@17000", "7000@17000", 7000, 17000),
+]
+BAD_ADDRESSES = [
+    "10.0.0.1:7000@",
+    "10.0.0.1:7000@170000",
+    "10.0.0.1",
+    "10.0.0.1:",
+    "10.0.0.1:7000@17000@17000",
+    "a:99999",
+]
+
+
+@pytest.mark.parametrize("before", ADDRESSES)
+def test_each_port_column_behind_each_other(nodesconf, before):
+    for address, ip, port, cport in ADDRESSES:
+        text = f"{A} {before[0]} myself,master - 0 0 0 connected\n{B} {address} master - 0 0 0 connected\n"
+        first, second = nodesconf.parse(text.encode()).nodes
+        assert (first.ip, first.port, first.cport) == before[1:]
+        assert (second.ip, second.port, second.cport) == (ip, port, cport)
+    for address in BAD_ADDRESSES:
+        text = f"{A} {before[0]} myself,master - 0 0 0 connected\n{B} {address} master - 0 0 0 connected\n"
+        with pytest.raises(ParseError) as caught:
+            nodesconf.parse(text.encode())
+        assert caught.value.lineno == 2
+
+
+def test_a_line_that_the_quick_parser_leaves_does_not_mix_up_the_next_ones_ports(nodesconf):
+    # The second has open slots, which only the shared rules read; its ports differ from the first's.
+    rows = [("10.0.0.1:1@2", ""), ("10.0.0.2:3@4", f" [7->-{A}]"), ("10.0.0.3:3@4", ""), ("10.0.0.4:1@2", "")]
+    text = "".join(
+        f"{digit * 40} {address} {'myself,' if digit == 'a' else ''}master - 0 0 0 connected{rest}\n"
+        for digit, (address, rest) in zip("abcd", rows, strict=True)
+    )
+    nodes = nodesconf.parse(text.encode()).nodes
+    assert [(node.port, node.cport) for node in nodes] == [(1, 2), (3, 4), (3, 4), (1, 2)]
+
+
 # --- the shape of a file ------------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,22 @@ def test_appended_vars(nodesconf):
 # --- node lines that are taken ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("digits", range(1, 22))
+def test_times_of_every_length(nodesconf, digits):
+    for text in ("1" * digits, "9" * digits, ("1" + "0" * 20)[:digits], "12345678901234567890"[:digits]):
+        if int(text) <= (1 << 64) - 1:
+            record = nodesconf.parse_node_line(line(rest=f"master - {text} {text} {text} connected"))
+            assert record.ping_sent == record.pong_recv == record.epoch == int(text)
+        else:
+            with pytest.raises(ParseError):
+                nodesconf.parse_node_line(line(rest=f"master - {text} 0 1 connected"))
+        for place in range(digits):  # any byte beside the digits, and far from them
+            for byte in "/:;?@\x10\x7fpx\xb0\xff":
+                with pytest.raises(ParseError):
+                    wrong = text[:place] + byte + text[place + 1 :]
+                    nodesconf.parse_node_line(line(rest=f"master - 0 {wrong} 1 connected"))
+
+
 def test_a_whole_node_line(nodesconf):
     text = (
         f"{ID} 2001:db8::2:7000@17001,host.example.com,availability-zone=az1,tls-port=0,nodename=n1,shard-id={SHARD} "
@@ -380,12 +396,7 @@ def test_wrong_types_are_not_written(nodesconf, change):
         nodesconf.format_node_line(dataclasses.replace(NodeRecord(ID), **change))
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=records)
 def test_written_and_read_back(nodesconf, record):
     text = nodesconf.format_node_line(record)

@@ -126,12 +126,33 @@ cdef inline bint take_id(Cursor *c, Cursor *run) noexcept nogil:
     cdef int place
     if c.end - at < ID_BYTES:
         return False
-    # Without a way out in between, and so 16 bytes a step.
-    for place in range(ID_BYTES):
+    # Without a way out in between, and so 16 bytes a step; the last step looks at some of them again.
+    for place in range(32):
+        wrong |= (<unsigned char>(at[place] - 0x61) > 25) & (<unsigned char>(at[place] - 0x30) > 9)
+    for place in range(ID_BYTES - 16, ID_BYTES):
         wrong |= (<unsigned char>(at[place] - 0x61) > 25) & (<unsigned char>(at[place] - 0x30) > 9)
     run.at = at
     c.at = run.end = at + ID_BYTES
     return wrong == 0
+
+
+cdef inline bint take_eight(const unsigned char *at, uint64_t *number) noexcept nogil:
+    """What the eight bytes at `at` say, if all are digits."""
+    cdef uint64_t word = (
+        <uint64_t>at[0] | <uint64_t>at[1] << 8 | <uint64_t>at[2] << 16 | <uint64_t>at[3] << 24
+        | <uint64_t>at[4] << 32 | <uint64_t>at[5] << 40 | <uint64_t>at[6] << 48 | <uint64_t>at[7] << 56
+    )
+    # A digit is 0x30 to 0x39: the high half is 3, and still is when 6 is added. Above that the sum may carry, but only
+    # where the high half of a byte before it is wrong already.
+    if (word & 0xF0F0F0F0F0F0F0F0U) != 0x3030303030303030U or (
+        (word + 0x0606060606060606U) & 0xF0F0F0F0F0F0F0F0U
+    ) != 0x3030303030303030U:
+        return False
+    # Neighbours are joined: digits to pairs, pairs to fours, fours to eight; each lane holds what it may become.
+    word = (word & 0x0F0F0F0F0F0F0F0FU) * 2561 >> 8
+    word = (word & 0x00FF00FF00FF00FFU) * 6553601 >> 16
+    number[0] = (word & 0x0000FFFF0000FFFFU) * 42949672960001U >> 32
+    return True
 
 
 cdef inline bint take_number(Cursor *c, uint64_t most, uint64_t *number) noexcept nogil:
@@ -139,7 +160,7 @@ cdef inline bint take_number(Cursor *c, uint64_t most, uint64_t *number) noexcep
     cdef const unsigned char *first = c.at
     cdef const unsigned char *at = first
     cdef const unsigned char *end = c.end
-    cdef uint64_t value
+    cdef uint64_t value, eight
     cdef unsigned int digit
     if at == end:
         return False
@@ -147,6 +168,10 @@ cdef inline bint take_number(Cursor *c, uint64_t most, uint64_t *number) noexcep
     if value > 9:
         return False
     at += 1
+    # A time in milliseconds has thirteen digits.
+    if most == UINT64_MAX and end - at >= 8 and take_eight(at, &eight):
+        value = value * 100000000 + eight
+        at += 8
     while at < end:
         digit = at[0] - 0x30U
         if digit > 9:

@@ -113,6 +113,7 @@ def parse_node_line(line: bytes) -> NodeRecord:
     if isinstance(line, bytes):
         c.at = <const unsigned char *>PyBytes_AS_STRING(line)
         c.end = c.at + PyBytes_GET_SIZE(line)
+        node.ports.at = node.ports.end = c.at
         if c.end > c.at and (c.end - 1)[0] == c"\n":
             c.end -= 1
         if take_node(c, &node):
@@ -333,6 +334,8 @@ cdef class _Progress:
         self.reader = reader
         self.entries = reader.entries
         self.nodes = reader.nodes
+        # It grows long while the collector runs, of records that it does not see either: there is nothing to visit.
+        PyObject_GC_UnTrack(<void *>self.nodes)
         self.owned = reader.owned
         self.has_ids = ids_begin(&self.ids, file_bytes)
         self.fetch()
@@ -455,6 +458,7 @@ cdef object read_file(object data, object reader):  # bytes, or of a class below
     cdef Cursor c
     cdef Entry entry
     cdef NodeLine node
+    node.ports.at = node.ports.end = base
     while start < size:
         found = <const unsigned char *>memchr(base + start, c"\n", size - start)
         end = size if found == NULL else found - base
@@ -499,7 +503,7 @@ def dump(conf: NodesConf) -> bytes:
     and the log lines.
 
     Left out: nodes that have not joined (flags `handshake` or `meet`), those flags of myself, which is always written,
-    `torn_tail`, `warnings`. A replica's line shows its primary's epoch.
+    `torn_tail`, `warnings`. A replica's line shows its primary's epoch. Of nothing at all, a fresh node's, no bytes.
     Known vars stand in a fixed order, then the others as they come; so `parse(dump(conf))` is `conf` in canonical
     order, and `dump(parse(dump(conf)))` the same bytes again.
 

@@ -299,6 +299,8 @@ def written(conf: NodesConf, crc64: Crc64, node_line: NodeLine, log_lines: LogLi
     """The file of `conf`; see `dump`."""
     if not isinstance(conf, NodesConf):
         raise TypeError(f"a file must be NodesConf, not {type(conf).__name__}")
+    if (conf.nodes, conf.vars, conf.entries) == ((), {}, ()):
+        return b""  # as `parse` reads it: a fresh node's
     check = Reader(b"", crc64)
     by_id = {node.id: node for node in conf.nodes}
     lines = []

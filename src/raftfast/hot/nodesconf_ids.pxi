@@ -6,7 +6,7 @@
 cdef enum:
     LEAST_PLACES = 64
     MOST_PLACES_AT_FIRST = 1 << 16
-    USUAL_LINE_BYTES = 128
+    USUAL_LINE_BYTES = 192
     MOST_STEPS = 64  # in one search: ids that were chosen to collide must not make it long
 
 cdef struct Id:

@@ -17,6 +17,8 @@ cdef tuple AUX_NAMES = ("shard-id", "tls-port", "availability-zone", "nodename")
 cdef struct Column:
     char text[MAX_COLUMN_BYTES + 1]  # with the blank behind it
     Py_ssize_t size  # of text
+    uint64_t word  # the first eight bytes of text, as memory has them, behind `mask`
+    uint64_t mask
     PyObject *flags  # a reference of its own, for as long as the module
     bint replica
     bint myself
@@ -33,6 +35,7 @@ cdef struct Aux:
 cdef struct NodeLine:
     Cursor id
     Cursor ip
+    Cursor ports  # the colon, `port` and `cport`, as some line wrote what they are now; empty where none did
     Cursor hostname
     Column *column  # NULL where the flags column is not known yet
     Cursor flags  # that column then
@@ -97,18 +100,42 @@ cdef inline bint take_aux(Cursor *c, NodeLine *node) noexcept nogil:
     return True
 
 
-cdef inline bint take_address(Cursor *c, NodeLine *node) noexcept nogil:
+cdef inline bint take_same_ports(Cursor *c, NodeLine *node) noexcept nogil:
+    """Takes `ip:port@cport` where the ports stand as in the line before, as they mostly do, and the ip has no colon."""
+    cdef Cursor at = c[0]
+    cdef Py_ssize_t size = node.ports.end - node.ports.at
+    while at.at < at.end and KINDS[at.at[0]] & FIELD and at.at[0] != c":":
+        at.at += 1
+    if size == 0 or at.end - at.at <= size or memcmp(at.at, node.ports.at, size) != 0 or KINDS[at.at[size]] & FIELD:
+        return False
+    node.ip.at = c.at
+    node.ip.end = at.at
+    c.at = at.at + size
+    return True
+
+
+cdef inline bint take_other_ports(Cursor *c, NodeLine *node) noexcept nogil:
+    """Takes `ip:port` or `ip:port@cport`; the colon is the last one."""
     cdef Cursor ip, ports
+    node.ports.at = node.ports.end = c.at
     take_run(c, FIELD, &ip)
     ports.at = ports.end = ip.end
     while ports.at > ip.at and (ports.at - 1)[0] != c":":
         ports.at -= 1
-    if ports.at == ip.at:
+    if ports.at == ip.at or not take_ports(ports, &node.port, &node.cport):
         return False
-    ip.end = ports.at - 1  # the colon
-    if ip.end - ip.at > MAX_IP_BYTES or not take_ports(ports, &node.port, &node.cport):
+    node.ports.at = ports.at - 1  # the colon
+    node.ports.end = ports.end
+    node.ip.at = ip.at
+    node.ip.end = node.ports.at
+    return True
+
+
+cdef inline bint take_address(Cursor *c, NodeLine *node) noexcept nogil:
+    if not take_same_ports(c, node) and not take_other_ports(c, node):
         return False
-    node.ip = ip
+    if node.ip.end - node.ip.at > MAX_IP_BYTES:
+        return False
     node.hostname.at = node.hostname.end = c.at
     node.aux_count = 0
     if not take(c, c","):
@@ -139,8 +166,13 @@ cdef inline bint take_slots(Cursor *c, NodeLine *node) noexcept nogil:
 cdef inline bint take_flags(Cursor *c, NodeLine *node) noexcept nogil:
     """The flags column and the blank behind it."""
     cdef int place
+    cdef uint64_t word = 0
+    if c.end - c.at >= 8:  # with less behind it no column is usual
+        memcpy(&word, c.at, 8)
     for place in range(COLUMN_COUNT):
-        if take_text(c, COLUMNS[place].text, COLUMNS[place].size):
+        if (word ^ COLUMNS[place].word) & COLUMNS[place].mask == 0 and (
+            take_text(c, COLUMNS[place].text, COLUMNS[place].size)
+        ):
             node.column = &COLUMNS[place]
             return True
     node.column = NULL
@@ -196,6 +228,9 @@ cdef Column *new_column(Cursor run) except? NULL:
     memcpy(column.text, run.at, run.end - run.at)
     column.text[run.end - run.at] = c" "
     column.size = run.end - run.at + 1
+    column.word = column.mask = 0
+    memcpy(&column.word, column.text, min(column.size, 8))
+    memset(&column.mask, 0xFF, min(column.size, 8))
     column.replica = "slave" in flags
     column.myself = "myself" in flags
     Py_INCREF(flags)
@@ -243,10 +278,18 @@ cdef Py_ssize_t MIGRATING_PLACE = field_place(NodeRecord, "migrating")
 cdef Py_ssize_t IMPORTING_PLACE = field_place(NodeRecord, "importing")
 
 
+cdef enum:
+    RECORD_BYTES = 15 * 8  # of the fields above
+
+if RECORD.size != RECORD_BYTES:
+    raise ImportError("NodeRecord has other fields than nodesconf_c fills")
+
+
 cdef object record_of(NodeLine *node, Column *column, object node_id, object primary):
     """The NodeRecord of a line, without its constructor, which would be most of the cost."""
     global PORT, CPORT, PORT_VALUE, CPORT_VALUE
-    cdef object record = new_instance(&RECORD)
+    cdef object record = raw_instance(<type>RECORD.kind)  # as new_instance; the size is known when this is compiled
+    memset(<char *><PyObject *>record + RECORD.first, 0, RECORD_BYTES)
     cdef dict aux = {}
     cdef int place
     for place in range(node.aux_count):
