@@ -111,8 +111,8 @@ def test_times_of_every_length(nodesconf, digits):
                 nodesconf.parse_node_line(line(rest=f"master - {text} 0 1 connected"))
         for place in range(digits):  # any byte beside the digits, and far from them
             for byte in "/:;?@\x10\x7fpx\xb0\xff":
+                wrong = text[:place] + byte + text[place + 1 :]
                 with pytest.raises(ParseError):
-                    wrong = text[:place] + byte + text[place + 1 :]
                     nodesconf.parse_node_line(line(rest=f"master - 0 {wrong} 1 connected"))
 
 
