@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -26,15 +25,20 @@ async def trimmed_leader(cluster: Cluster) -> Node:
 
 
 async def joined(cluster: Cluster, leader: Node, newcomer: Node) -> None:
-    """Brings a node in, whatever it is by now; returns when it is a member, or has ended.
+    """Brings a node in, whatever it is by now; returns when it is a member, or one of the two has ended.
 
-    A joiner whose leader died before it could say more is alone again after a while, and is met anew.
+    A joiner that heard nothing for a while, for its leader has died or the machine is slow, is alone again; it is met
+    anew.
     """
-    while running(newcomer) and newcomer.status().standing != "member":
+
+    def live() -> bool:
+        return running(leader) and running(newcomer)
+
+    while live() and newcomer.status().standing != "member":
         if newcomer.status().standing == "singleton":
             await error_of(meet(leader, newcomer))
         await cluster.until(
-            lambda: not running(newcomer) or newcomer.status().standing != "joiner", "the newcomer joins, or gives up"
+            lambda: not live() or newcomer.status().standing != "joiner", "the newcomer joins, or gives up"
         )
     if running(newcomer):
         await newcomer._engine.settle()
@@ -88,11 +92,7 @@ def test_every_call_of_who_sends_a_snapshot_fails_once(run, tmp_path: Path) -> N
             leader = await trimmed_leader(cluster)
             (newcomer,) = await cluster.start(1)
             FailingDisk.arm(Path(leader.directory), "broken", fail_at)
-            meeting = asyncio.ensure_future(error_of(meet(leader, newcomer)))
-            await cluster.until(
-                lambda: not running(leader) or newcomer.status().standing == "member", "joined, or the leader ended"
-            )
-            await meeting
+            await joined(cluster, leader, newcomer)
             call = FailingDisk.failed
             FailingDisk.disarm()
             if not call:
