@@ -11,6 +11,7 @@ from failing_disk import HARMLESS, FailingDisk, failing_disks  # noqa: F401 (a f
 from node_cluster import Cluster, cluster_of, error_of, meet, running
 
 from raftfast import Node, StorageError
+from tally import Tally
 
 COMMANDS = [b"%d" % number for number in range(20)]
 
@@ -45,7 +46,7 @@ async def joined(cluster: Cluster, leader: Node, newcomer: Node) -> None:
 
 
 @pytest.mark.parametrize("fault", ["full", "short write"])
-def test_every_call_of_who_takes_a_snapshot_fails_once(run, tmp_path: Path, fault: str) -> None:
+def test_every_call_of_who_takes_a_snapshot_fails_once(run, tmp_path: Path, tally: Tally, fault: str) -> None:
     tried: Counter[str] = Counter()
 
     async def one(folder: Path, fail_at: int) -> bool:
@@ -76,13 +77,13 @@ def test_every_call_of_who_takes_a_snapshot_fails_once(run, tmp_path: Path, faul
         for fail_at in itertools.count():
             if not await one(tmp_path / str(fail_at), fail_at):
                 break
-        print(f"{fault}: {sum(tried.values())} calls failed: {dict(tried)}")
+        tally.add(f"errors of who takes a snapshot, {fault}", {"calls failed": tried.total()}, tried)
         assert tried["pwrite"] >= 3
 
     run(main())
 
 
-def test_every_call_of_who_sends_a_snapshot_fails_once(run, tmp_path: Path) -> None:
+def test_every_call_of_who_sends_a_snapshot_fails_once(run, tmp_path: Path, tally: Tally) -> None:
     """Alone, it ends where its disk fails; started again it has all, and the newcomer gets all."""
     tried: Counter[str] = Counter()
 
@@ -114,7 +115,7 @@ def test_every_call_of_who_sends_a_snapshot_fails_once(run, tmp_path: Path) -> N
         for fail_at in range(30):
             if not await one(tmp_path / str(fail_at), fail_at):
                 break
-        print(f"{sum(tried.values())} calls failed: {dict(tried)}")
+        tally.add("errors of who sends a snapshot", {"calls failed": tried.total()}, tried)
         assert {"pwrite", "pread"} <= set(tried)
 
     run(main())

@@ -1,7 +1,8 @@
 """Disks for tests of the storage: quick ones, ones that fail at the n-th call, ones that record what a crash leaves.
 
 `RecordingDisk` notes each change; `crash_images` turns a prefix of the notes into the folders that may be found after a
-crash: what was not synced is lost, kept, torn, or kept without what came before it.
+crash: what was not synced is lost, kept, torn at any byte with nothing or NULs behind, or kept without what came before
+it; names that were not synced changed or did not, each by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from memory_disk import MemoryDisk
 
 from raftfast.records import HardState, NodeRecord
 from raftfast.storage import Disk, Storage, StoredState
@@ -49,7 +52,12 @@ class QuickDisk(Disk):
         pass
 
 
-CALLS = ("open", "pread", "pwrite", "ftruncate", "fsync", "fdatasync", "rename", "fsync_folder", "lock", "unlink")
+CALLS = (
+    "open", "close", "size", "pread", "pwrite", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "names",
+    "fsync_folder", "lock", "is_folder", "is_regular", "mkdir",
+)  # fmt: skip
+
+SYNCS = ("fsync", "fdatasync")
 
 
 class CountingDisk(QuickDisk):
@@ -60,16 +68,21 @@ class CountingDisk(QuickDisk):
 
 
 class FaultyDisk(QuickDisk):
-    """Fails the call of number `fail_at` (from 0) since `arm`, in the way `how`: `before`, `after` or `short`.
+    """Fails the call of number `fail_at` (from 0) since `arm` with the error `number`, in the way `how`.
 
-    `before`: an error, nothing done. `after`: done, and an error. `short`: half of a write, its length told.
+    `before`: an error, nothing done. `after`: done, and an error. `short`: half of a write, its length told; an error
+    of another call.
+    `retried` are the syncs that were tried again on a descriptor whose sync had failed.
     """
 
-    def __init__(self, how: str = "before") -> None:
+    def __init__(self, how: str = "before", number: int = errno.EIO) -> None:
         self.how = how
+        self.number = number
         self.count = 0
         self.fail_at = -1
         self.failed_call = ""
+        self.retried: list[int] = []
+        self._failed_fd = -1
 
     def arm(self, fail_at: int) -> None:
         self.count, self.fail_at, self.failed_call = 0, fail_at, ""
@@ -81,10 +94,8 @@ class FaultyDisk(QuickDisk):
         self.failed_call = call
         return True
 
-
-def _error(call: str) -> OSError:
-    number = errno.ENOSPC if call in ("open", "pwrite") else errno.EIO
-    return OSError(number, os.strerror(number))
+    def error(self) -> OSError:
+        return OSError(self.number, os.strerror(self.number))
 
 
 def _counting(call: str):
@@ -96,15 +107,24 @@ def _counting(call: str):
 
 
 def _faulty(call: str):
+    working = getattr(QuickDisk, call)
+
     def method(self, *args):
+        if args[0] == self._failed_fd:
+            if call in SYNCS:
+                self.retried.append(args[0])
+            elif call == "close":
+                self._failed_fd = -1
         if not self._is_due(call):
-            return getattr(QuickDisk, call)(self, *args)
+            return working(self, *args)
         if self.how == "short" and call == "pwrite":
             fd, data, offset = args
-            return QuickDisk.pwrite(self, fd, data[: len(data) // 2], offset)
-        if self.how == "after" and call not in ("open", "lock", "pread"):
-            getattr(QuickDisk, call)(self, *args)
-        raise _error(call)
+            return working(self, fd, data[: len(data) // 2], offset)
+        if call in SYNCS:
+            self._failed_fd = args[0]
+        if call == "close" or (self.how == "after" and call not in ("open", "lock", "pread", "is_folder")):
+            working(self, *args)  # a descriptor is gone whatever close says
+        raise self.error()
 
     return method
 
@@ -222,13 +242,13 @@ def _changed(data: bytes, change: tuple) -> bytes:
     return data[:offset].ljust(offset, b"\0") + piece + data[offset + len(piece) :]
 
 
-def _contents(data: bytes, changes: list[tuple]) -> Iterator[bytes]:
+def _contents(data: bytes, changes: list[tuple], coarse: bool) -> Iterator[bytes]:
     """What a file may hold whose last changes were not synced."""
     yield data
     whole = data
     for change in changes:
         if change[0] == "write":
-            yield from _torn(whole, change)
+            yield from _torn(whole, change, coarse)
         whole = _changed(whole, change)
         yield whole
     if len(changes) > 1:
@@ -236,50 +256,77 @@ def _contents(data: bytes, changes: list[tuple]) -> Iterator[bytes]:
             yield _changed(data, change)
 
 
-def _torn(data: bytes, change: tuple) -> Iterator[bytes]:
+EVERY_BYTE = 2000
+"""A write of at most so many bytes is torn at each of them; a longer one at line ends and some bytes between."""
+
+
+def _torn(data: bytes, change: tuple, coarse: bool) -> Iterator[bytes]:
     """A write of which a part arrived; behind it nothing, or NULs where the size was changed but not the data."""
     _, number, offset, piece = change
-    ends = [found + 1 for found in range(len(piece)) if piece[found : found + 1] == b"\n"]
-    for end in sorted({1, len(piece) // 3, len(piece) // 2, len(piece) - 1, *ends, *(end - 1 for end in ends)}):
-        if 0 < end < len(piece):
+    if coarse or len(piece) > EVERY_BYTE:
+        line_ends = [found + 1 for found in range(len(piece)) if piece[found : found + 1] == b"\n"]
+        more = {0, 1, len(piece) // 3, len(piece) // 2, len(piece) - 1}
+        ends = sorted({*more, *line_ends, *(end - 1 for end in line_ends)})
+    else:
+        ends = list(range(len(piece)))
+    for end in ends:
+        if 0 <= end < len(piece):
             part = _changed(data, ("write", number, offset, piece[:end]))
             yield part
             if offset + end >= len(data):
                 yield part.ljust(offset + len(piece), b"\0")
 
 
-def crash_images(notes: list[tuple]) -> Iterator[Image]:
-    """Every folder that may be found after a crash once `notes` were made, as name → bytes."""
+MOST_NAME_CHANGES = 5
+
+
+def _fates_of_names(changes: list[tuple]) -> Iterator[list[tuple]]:
+    """Which changes of names arrived: each by itself, in their order; of many, those before some moment."""
+    if len(changes) > MOST_NAME_CHANGES:
+        yield from (changes[:count] for count in range(len(changes) + 1))
+        return
+    for arrived in itertools.product((False, True), repeat=len(changes)):
+        yield [change for change, is_there in zip(changes, arrived, strict=True) if is_there]
+
+
+def crash_images(notes: list[tuple], *, coarse: bool = False) -> Iterator[Image]:
+    """Every folder that may be found after a crash once `notes` were made, as name → bytes.
+
+    `coarse`: writes are torn at line ends and a few bytes only. So are files that have no name by which they are read.
+    """
     kept = _Kept()
     for note in notes:
         kept.take(note)
-    for count in range(len(kept.name_changes) + 1):
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for arrived in _fates_of_names(kept.name_changes):
         names = dict(kept.names)
-        for change in kept.name_changes[:count]:
+        for change in arrived:
             _change_names(names, change)
+        key = tuple(sorted(names.items()))
+        if key in seen:
+            continue
+        seen.add(key)
         choices = []
         for name, number in names.items():
             data, changes = kept.data.get(number, b""), kept.data_changes.get(number, [])
-            choices.append([(name, content) for content in dict.fromkeys(_contents(data, changes))])
+            unread = coarse or ".tmp-" in name
+            choices.append([(name, content) for content in dict.fromkeys(_contents(data, changes, unread))])
         for combination in itertools.product(*choices):
             yield dict(combination)
-
-
-def lay(image: Image, folder: Path) -> Path:
-    """Make a folder of an image."""
-    folder.mkdir()
-    for name, content in image.items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 Facts = tuple[HardState, int, int, bytes | None, tuple[bytes, ...]] | None
 """Term and vote, S, its term, the app state, the entries above S; None: nothing was ever stored."""
 
 
-def facts_of(folder: Path) -> Facts:
+def facts_of_image(image: Image) -> Facts:
+    """As `facts_of`, of a folder that is in memory."""
+    return facts_of(MemoryDisk.path, MemoryDisk(image))
+
+
+def facts_of(folder: Path | str, disk: Disk | None = None) -> Facts:
     """What a folder gives when it is opened. Appends once to see that it can go on."""
-    storage, loaded = Storage.open(folder, disk=QuickDisk())
+    storage, loaded = Storage.open(folder, disk=disk or QuickDisk())
     try:
         if loaded.conf is None:
             return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from memory_disk import MemoryDisk
 from storage_disks import MY_ID, OTHER_ID, QuickDisk, line, state_of
 
 from raftfast.cluster.snapshot import node_lines
@@ -20,6 +20,7 @@ from raftfast.errors import StorageError
 from raftfast.member import Origin
 from raftfast.records import Address, HardState
 from raftfast.storage import Storage
+from tally import Tally
 
 Found = tuple[object, ...]
 
@@ -58,9 +59,9 @@ def large(folder: Path) -> None:
     storage.close()
 
 
-def found_in(folder: Path) -> Found:
+def found_on(disk: MemoryDisk) -> Found:
     """All that a node begins with. Raises StorageError where it would not start."""
-    storage, loaded = Storage.open(folder, disk=QuickDisk())
+    storage, loaded = Storage.open(disk.path, disk=disk)
     try:
         assert loaded.conf is not None, "a folder that was in use is not fresh"
         origin = Origin.of_file(loaded.conf, Address("127.0.0.1", 7000, 17000, "", {"tls-port": "0"}))
@@ -91,50 +92,42 @@ def changes(data: bytes, rng: random.Random, sample: int | None) -> list[tuple[i
     return found
 
 
-def outcomes(made: Path, scratch: Path, seed: int, sample: int | None) -> tuple[int, int]:
+def outcomes(made: Path, seed: int, sample: int | None) -> tuple[int, int]:
     """How many changes were tried, and after how many of them the folder was refused."""
     rng = random.Random(seed)
     files = {path.name: path.read_bytes() for path in made.iterdir() if path.name != "raftfast.lock"}
-    copy = shutil.copytree(made, scratch / "right")
-    right = found_in(copy)
+    right = found_on(MemoryDisk(files))
     tried = refused = 0
     for name, data in files.items():
         for offset, xor in changes(data, rng, sample):
-            folder = scratch / "changed"
-            folder.mkdir()
             changed = data[:offset] + bytes([data[offset] ^ xor]) + data[offset + 1 :]
-            for other, content in files.items():
-                (folder / other).write_bytes(changed if other == name else content)
+            disk = MemoryDisk({**files, name: changed})
             tried += 1
             where = f"byte {offset} of {name}, {data[offset]:#04x} became {changed[offset]:#04x}"
             try:
-                found = found_in(folder)
+                found = found_on(disk)
             except StorageError as error:
                 refused += 1
                 text = str(error)
                 assert name in text, f"{where}: {text!r} does not name the file"
                 if name == "nodes.conf":
                     assert re.search(r"line \d+: .", text) or "no line" in text or "no currentTerm" in text, text
-                assert (folder / name).read_bytes() == changed, f"{where}: the file was touched"
+                assert disk.files[name] == changed, f"{where}: the file was touched"
             else:
                 assert found == right, f"{where}: another state"
-            shutil.rmtree(folder)
     return tried, refused
 
 
 @pytest.mark.parametrize("make", [small, ending_in_a_vote, without_a_log], ids=lambda make: make.__name__)
-def test_each_byte_of_a_small_folder(tmp_path: Path, make) -> None:
-    seed = int(os.environ.get("RAFTFAST_SEED") or random.SystemRandom().randrange(1 << 32))
+def test_each_byte_of_a_small_folder(tmp_path: Path, tally: Tally, shown_seed: int, make) -> None:
     make(tmp_path / "made")
-    tried, refused = outcomes(tmp_path / "made", tmp_path, seed, None)
-    print(f"RAFTFAST_SEED={seed}: {tried} changes of single bytes, {refused} refused, the others harmless")
+    tried, refused = outcomes(tmp_path / "made", shown_seed, None)
+    tally.add("changed bytes, all of small folders", {"tried": tried, "refused": refused})
     assert refused > tried * 0.8
 
 
-def test_sampled_bytes_of_a_larger_folder(tmp_path: Path) -> None:
-    seed = int(os.environ.get("RAFTFAST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"RAFTFAST_SEED={seed}")
+def test_sampled_bytes_of_a_larger_folder(tmp_path: Path, tally: Tally, shown_seed: int) -> None:
     large(tmp_path / "made")
-    tried, refused = outcomes(tmp_path / "made", tmp_path, seed, 40)
-    print(f"{tried} changes of single bytes, {refused} refused")
+    tried, refused = outcomes(tmp_path / "made", shown_seed, 40)
+    tally.add("changed bytes, sampled of a large folder", {"tried": tried, "refused": refused})
     assert refused > tried * 0.8

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from storage_disks import MY_ID, OTHER_ID, Facts, Image, RecordingDisk, crash_images, facts_of, lay, line, state_of
+from storage_disks import (
+    MY_ID,
+    OTHER_ID,
+    Facts,
+    Image,
+    RecordingDisk,
+    crash_images,
+    facts_of,
+    facts_of_image,
+    line,
+    state_of,
+)
 
 from raftfast.errors import StorageError
+from raftfast.hot import nodesconf
 from raftfast.records import HardState
 from raftfast.storage import AppFile, Storage
+from tally import Tally
 
 
 @dataclass
@@ -77,6 +91,49 @@ class Run:
         self.storage.rewrite(state, None if advance is None else self.index, hard_state=hard)
         self._done([])
 
+    def reset(self, hard: HardState) -> None:
+        """All is given up: CLUSTER RESET, and a joiner's step-down."""
+        self.hard, self.index, self.term, self.body, self.app, self.lines = hard, 0, 0, None, None, ()
+        self.storage.rewrite(state_of(0), None, hard_state=hard, reset=True)
+        self._done([])
+
+    def install(self, pieces: int, hard: HardState | None = None) -> None:
+        """A snapshot that comes in pieces, with an append while it comes; installed above all lines."""
+        body = b"%d bytes that came in pieces" % pieces
+        snapshot = MY_ID.encode() + b" a node line\napp %d %016x\n" % (len(body), nodesconf.crc64(body)) + body
+        incoming = self.storage.incoming(self.index + 100, len(snapshot))
+        size = len(snapshot) // pieces + 1
+        for start in range(0, len(snapshot), size):
+            incoming.write(start, snapshot[start : start + size])
+            self.append(None, None, "i")
+        _, app = incoming.finish()
+        self.hard, self.index, self.term = hard or self.hard, self.index + 100, self.hard.current_term
+        self.app, self.body, self.lines = app, body, ()
+        self.storage.rewrite(state_of(self.index, self.term, app=app), None, hard_state=hard)
+        self._done([])
+
+    def rewrite_meanwhile(self, advance: int, body: bytes) -> None:
+        """Moves S; between the pieces of the app state lines are appended, which must be in the new file too."""
+        index = self.index + advance
+
+        def pieces() -> Iterator[bytes]:
+            for number in range(len(body)):
+                self.append(None, None, "m")
+                yield body[number : number + 1]
+
+        app = self.storage.write_app(index, pieces())
+        self.append(HardState(self.hard.current_term + 1, OTHER_ID), None, "v")
+        self.index, self.lines = index, self.lines[advance:]
+        self.app, self.body = app, body
+        self.storage.rewrite(state_of(index, self.term, app=app), index)
+        self._done([])
+
+    def reopen(self) -> None:
+        """A graceful end, and a start: the file is folded."""
+        self.storage.close()
+        self.storage, _ = Storage.open(self.folder, disk=self.disk)
+        self._done([])
+
     def allowed(self, count: int) -> list[Facts]:
         """The states that may be found after a crash once `count` notes were made."""
         before: Facts = None
@@ -93,35 +150,45 @@ def tmp_in_memory_is_small(tmp_path):
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def faults(run: Run, scratch: Path, counts: list[int] | None = None) -> Iterator[str]:
-    """What is wrong with the folders that crashes leave, one sentence each; none is good."""
+def faults(
+    run: Run,
+    tally: Tally,
+    counts: list[int] | None = None,
+    *,
+    coarse: bool = False,
+    sample: Callable[[list[Image]], list[Image]] = lambda images: images,
+) -> Iterator[str]:
+    """What is wrong with the folders that crashes leave, one sentence each; none is good.
+
+    `counts`: the cut points to look at; all of them if it is None. `sample` chooses among the folders of one.
+    """
     run.storage.check()
     run.storage.close()
-    seen: dict[tuple[bytes, ...], Facts | StorageError] = {}
+    seen: dict[frozenset[tuple[str, bytes]], Facts | StorageError] = {}
     cuts = range(len(run.disk.notes) + 1) if counts is None else counts
     for count in cuts:
         allowed = run.allowed(count)
-        for image in crash_images(run.disk.notes[:count]):
-            key = tuple(part for name in sorted(image) for part in (name.encode(), image[name]))
+        for image in sample(list(crash_images(run.disk.notes[:count], coarse=coarse))):
+            key = frozenset(image.items())
             if key not in seen:
-                seen[key] = outcome(image, scratch / f"image{len(seen)}")
+                seen[key] = outcome(image)
             facts = seen[key]
             if isinstance(facts, StorageError):
                 yield f"after {count} notes: {facts}"
             elif facts not in allowed:
                 yield f"after {count} notes: {facts} is found, {allowed} may be"
-    print(f"{len(cuts)} cut points, {len(seen)} different folders opened")
+    matrix = "crash, complete" if counts is None else "crash, sampled"
+    tally.add(
+        matrix, {"cut points": len(cuts), "folders opened": len(seen)}, Counter(each[0] for each in run.disk.notes)
+    )
 
 
-def outcome(image: Image, folder: Path) -> Facts | StorageError:
+def outcome(image: Image) -> Facts | StorageError:
     """What comes of opening a folder of this image."""
-    lay(image, folder)
     try:
-        return facts_of(folder)
+        return facts_of_image(image)
     except StorageError as error:
         return error
-    finally:
-        shutil.rmtree(folder)
 
 
 def votes_and_lines(run: Run) -> None:
@@ -165,14 +232,56 @@ def install(run: Run) -> None:
     run.append(HardState(2, OTHER_ID), None, "d")
 
 
-SCENARIOS = [votes_and_lines, cut_in_place, cut_behind_the_vote, growth, install]
+def appends_meanwhile(run: Run) -> None:
+    run.rewrite(0, HardState(1, MY_ID), body=b"old")
+    run.append(None, None, "abc")
+    run.rewrite_meanwhile(2, b"new")
+    run.append(None, None, "z")
+
+
+def taken_in_pieces(run: Run) -> None:
+    run.rewrite(0, HardState(1, MY_ID))
+    run.append(None, None, "ab")
+    run.install(3, HardState(4, None))
+    run.append(HardState(4, OTHER_ID), None, "c")
+
+
+def reset(run: Run) -> None:
+    run.rewrite(0, HardState(5, MY_ID), body=b"old")
+    run.append(None, None, "ab")
+    run.reset(HardState(0, None))
+    run.append(HardState(1, OTHER_ID), None, "c")
+    run.reset(HardState(1, None))
+
+
+def started_again(run: Run) -> None:
+    run.rewrite(0, HardState(1, MY_ID), body=b"state")
+    run.append(HardState(2, OTHER_ID), None, "ab")
+    run.append(HardState(3, None), None, "")
+    run.reopen()
+    run.append(HardState(3, MY_ID), 1, "c")
+    run.reopen()
+
+
+SCENARIOS = [
+    votes_and_lines,
+    cut_in_place,
+    cut_behind_the_vote,
+    growth,
+    install,
+    appends_meanwhile,
+    taken_in_pieces,
+    reset,
+    started_again,
+]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_a_crash_at_every_call(tmp_path, scenario):
+def test_a_crash_at_every_call(tmp_path, tally, scenario):
+    """Complete: each prefix of the calls, each byte at which a write may be torn, each fate of a name."""
     run = Run(tmp_path / "live")
     scenario(run)
-    assert list(faults(run, tmp_path)) == []
+    assert list(faults(run, tally)) == []
 
 
 @pytest.mark.parametrize(
@@ -190,7 +299,7 @@ def test_a_crash_at_every_call(tmp_path, scenario):
 def test_a_sync_that_is_left_out_is_noticed(tmp_path, call, scenario: Callable[[Run], None]):
     run = Run(tmp_path / "live", frozenset({call}))
     scenario(run)
-    assert any(faults(run, tmp_path))
+    assert any(faults(run, Tally(), coarse=True))
 
 
 def test_a_cut_that_takes_the_vote_along_is_noticed(tmp_path, monkeypatch):
@@ -207,7 +316,7 @@ def test_a_cut_that_takes_the_vote_along_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(Storage, "_cut", cut)
     run = Run(tmp_path / "live")
     cut_behind_the_vote(run)
-    assert any("is found" in fault for fault in faults(run, tmp_path))
+    assert any("is found" in fault for fault in faults(run, Tally(), coarse=True))
 
 
 def test_a_cut_that_is_not_synced_before_the_append_is_noticed(tmp_path, monkeypatch):
@@ -218,7 +327,7 @@ def test_a_cut_that_is_not_synced_before_the_append_is_noticed(tmp_path, monkeyp
     run.append(None, None, "bcdefghi")
     monkeypatch.setattr(run.disk, "fdatasync", lambda fd: None)
     run.append(HardState(3, MY_ID), 1, "x")
-    assert any("line" in fault for fault in faults(run, tmp_path))
+    assert any("line" in fault for fault in faults(run, Tally(), coarse=True))
 
 
 def test_an_app_file_removed_before_the_commit_is_noticed(tmp_path, monkeypatch):
@@ -234,7 +343,7 @@ def test_an_app_file_removed_before_the_commit_is_noticed(tmp_path, monkeypatch)
 
     monkeypatch.setattr(RecordingDisk, "rename", early)
     run.rewrite(0, body=b"new")
-    assert any("app state file" in fault for fault in faults(run, tmp_path))
+    assert any("app state file" in fault for fault in faults(run, Tally(), coarse=True))
 
 
 # Sequences.
@@ -262,15 +371,34 @@ def play(run: Run, steps: list[tuple]) -> None:
         run.storage.check()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=8), seed=st.integers(0, 1 << 32))
-def test_sequences_with_a_crash_anywhere(tmp_path_factory, steps, seed):
+def test_sequences_with_a_crash_anywhere(tmp_path_factory, tally, steps, seed):
     folder = tmp_path_factory.mktemp("crash")
     run = Run(folder / "live")
     play(run, steps)
     notes = run.disk.notes
     counts = sorted(random.Random(seed).sample(range(len(notes) + 1), min(4, len(notes))))
     note(f"seed {seed}, crash after notes {counts}")
-    assert list(faults(run, folder, [*counts, len(notes)])) == []
+    assert list(faults(run, tally, [*counts, len(notes)], coarse=True)) == []
     assert facts_of(folder / "live") == run.facts
     shutil.rmtree(folder)
+
+
+def test_a_long_run_with_crashes_at_sampled_calls(tmp_path, tally, shown_seed):
+    """Large: hundreds of lines a write, states that are large; the cut points and the folders of each are sampled."""
+    rng = random.Random(shown_seed)
+    run = Run(tmp_path / "live")
+    run.rewrite(0, HardState(1, None), body=b"")
+    for number in range(30):
+        run.append(HardState(run.hard.current_term + rng.randint(0, 1), None), None, "x" * rng.randint(0, 300))
+        if rng.random() < 0.3 and run.lines:
+            run.append(None, rng.randrange(len(run.lines)), "y")
+        if number % 7 == 6:
+            run.rewrite(rng.randint(0, len(run.lines)), body=rng.randbytes(9) * 20_000)
+    counts = sorted(rng.sample(range(len(run.disk.notes) + 1), 25))
+
+    def sample(images: list[Image]) -> list[Image]:
+        return rng.sample(images, min(20, len(images)))
+
+    assert list(faults(run, tally, counts, coarse=True, sample=sample)) == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,14 +71,25 @@ def between(old: Facts, new: Facts, found: Facts) -> bool:
     return found[0] == new[0] and len(found[4]) >= common and found[4] == new[4][: len(found[4])]
 
 
-@pytest.mark.parametrize("how", ["before", "after", "short"])
+FAULTS = {
+    "full": ("before", errno.ENOSPC),
+    "broken": ("before", errno.EIO),
+    "quota": ("before", errno.EDQUOT),
+    "done, then broken": ("after", errno.EIO),
+    "short write": ("short", errno.ENOSPC),
+}
+HARMLESS = ("unlink", "names", "close")
+"""What fails here leaves a stray file, or a descriptor, and nothing else."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("case", CASES)
-def test_every_call_fails_once(tmp_path, case, how):
+def test_every_call_fails_once(tmp_path, tally, case, fault):
     step, vote_behind, new_facts = CASES[case]
     failed_calls = []
     for number in range(200):
         folder = tmp_path / str(number)
-        disk = FaultyDisk(how)
+        disk = FaultyDisk(*FAULTS[fault])
         storage = base(folder, disk, vote_behind=vote_behind)
         disk.arm(number)
         error = None
@@ -86,15 +100,20 @@ def test_every_call_fails_once(tmp_path, case, how):
         failed_call = disk.failed_call
         disk.arm(-1)
         if error is None:
-            assert failed_call in ("", "unlink"), f"{failed_call} failed and the step was acknowledged"
+            assert failed_call in ("", *HARMLESS), f"{failed_call} failed and the step was acknowledged"
             storage.check()
         else:
+            assert str(folder) in str(error), "it says where"
+            assert "\n" not in str(error)
+        if failed_call:
             failed_calls.append(failed_call)
+        if error is not None:
             if storage.failed is not None:
                 assert_refuses_everything(storage, disk)
             else:
                 assert (case, facts_while_open(storage)) == ("install", OLD_FACTS[1])
         storage.close()
+        assert disk.retried == [], "a sync that had failed was tried again on its descriptor"
         found = facts_of(folder)
         if error is None:
             assert found == new_facts
@@ -106,8 +125,20 @@ def test_every_call_fails_once(tmp_path, case, how):
             break
     assert failed_calls
     assert failed_call == "", "the step makes more calls than this test expects"
-    if how != "short":
-        assert set(failed_calls) & {"fsync", "fdatasync"}
+    assert set(failed_calls) & {"fsync", "fdatasync"}
+    assert "pwrite" in failed_calls
+    tally.add(f"errors of storing, {fault}", {"calls failed": len(failed_calls)}, Counter(failed_calls))
+
+
+def test_a_sync_that_is_tried_again_would_be_noticed(tmp_path):
+    disk = FaultyDisk()
+    fd = disk.open(str(tmp_path / "file"), os.O_RDWR | os.O_CREAT)
+    disk.arm(0)
+    with pytest.raises(OSError, match="error"):
+        disk.fdatasync(fd)
+    disk.fdatasync(fd)
+    assert disk.retried == [fd]
+    disk.close(fd)
 
 
 def facts_while_open(storage: Storage) -> int:
@@ -132,13 +163,13 @@ def assert_refuses_everything(storage: Storage, disk: FaultyDisk) -> None:
     assert disk.count == 0
 
 
-@pytest.mark.parametrize("how", ["before", "after", "short"])
-def test_every_call_of_opening_fails_once(tmp_path, how):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_call_of_opening_fails_once(tmp_path, tally, fault):
     """The error names the folder or the file; what was stored is still there."""
     base(tmp_path, QuickDisk(), vote_behind=True).close()
     failed_calls = []
     for number in range(100):
-        disk = FaultyDisk(how)
+        disk = FaultyDisk(*FAULTS[fault])
         disk.arm(number)
         try:
             storage, _ = Storage.open(tmp_path, disk=disk)
@@ -146,12 +177,47 @@ def test_every_call_of_opening_fails_once(tmp_path, how):
         except StorageError as error:
             if str(tmp_path) not in str(error):
                 pytest.fail(f"{error} does not say where")
-            failed_calls.append(disk.failed_call)
+            assert disk.failed_call
+        else:
+            assert disk.failed_call in ("", *HARMLESS)
+        assert disk.retried == []
         assert facts_of_unchanged(tmp_path) == OLD_FACTS
         if disk.failed_call == "":
             break
+        failed_calls.append(disk.failed_call)
     assert disk.failed_call == ""
-    assert failed_calls
+    assert {"open", "lock", "pread", "pwrite", "fsync", "rename", "fsync_folder", "size"} <= set(failed_calls)
+    tally.add(f"errors of opening, {fault}", {"calls failed": len(failed_calls)}, Counter(failed_calls))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_call_of_founding_fails_once(tmp_path, tally, fault):
+    """An absent folder is made, and holds its first state or nothing; either way it can be used afterwards."""
+    failed_calls = []
+    for number in range(100):
+        folder = tmp_path / str(number)
+        disk = FaultyDisk(*FAULTS[fault])
+        disk.arm(number)
+        error = None
+        try:
+            storage, _ = Storage.open(folder, disk=disk)
+            try:
+                storage.rewrite(state_of(0), None, hard_state=OLD_VOTE)
+            finally:
+                storage.close()
+        except StorageError as raised:
+            error = raised
+            assert str(folder) in str(error)
+        assert disk.retried == []
+        call = disk.failed_call
+        founded: Facts = (OLD_VOTE, 0, 0, None, ())
+        assert facts_of(folder) in ((founded,) if error is None else (founded, None))
+        if call == "":
+            break
+        assert error is not None or call in HARMLESS
+        failed_calls.append(call)
+    assert {"mkdir", "is_folder", "open", "pwrite", "fsync", "rename", "fsync_folder"} <= set(failed_calls)
+    tally.add(f"errors of founding, {fault}", {"calls failed": len(failed_calls)}, Counter(failed_calls))
 
 
 def facts_of_unchanged(folder: Path) -> Facts:

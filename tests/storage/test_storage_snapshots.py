@@ -250,7 +250,7 @@ def test_a_disk_that_fails_while_a_snapshot_arrives(tmp_path, how):
         else:
             assert disk.failed_call == ""
             break
-    assert failed_calls == ["open", "pwrite", "fsync", "fsync_folder"]
+    assert failed_calls == ["open", "pwrite", "fsync", "close", "fsync_folder"]
     disk.arm(-1)
     incoming.abandon()
     assert app_names(tmp_path) == set()
