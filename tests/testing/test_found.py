@@ -206,3 +206,22 @@ def test_a_learner_that_lacks_its_own_join_has_not_caught_up() -> None:
     assert not leadership.is_caught_up(FOUNDER, 0.1)
     progress.match_index = 5
     assert leadership.is_caught_up(FOUNDER, 0.1)
+
+
+@pytest.mark.parametrize("flags", [("learner",), ()])
+def test_who_rejoined_below_a_snapshot_is_served_by_who_saw_it_without_its_log(flags: tuple[str, ...]) -> None:
+    """Its NODE_JOIN was in the snapshot and never applied: once it led, that member was never served (losses, 114)."""
+    member = member_of_two(flags)
+    member.link_opened(4, FOUNDER, "10.0.0.2", "10.0.0.1", 0.0)
+    member.link_messages(4, [Hi(FOUNDER, address(2, CLUSTER), "-")], 0.1)
+    assert not member.is_served(member.links.infos[4])
+    member.installed_state(member.state.copy(), member.new_sessions())
+    assert [link for link, _ in member.take(0.2).closes] == [4]
+    member.link_opened(5, FOUNDER, "10.0.0.2", "10.0.0.1", 0.3)
+    member.link_messages(5, [Hi(FOUNDER, address(2, CLUSTER), CLUSTER)], 0.4)
+    assert member.is_served(member.links.infos[5])
+    assert member.raft.leadership is None
+    member.raft._begin_election(transfer=False)
+    member.raft._lead()
+    assert member.raft.leadership is not None
+    assert not member.raft.leadership.peers[FOUNDER].lost_log

@@ -387,6 +387,7 @@ class Member:
         self.state = state
         self.sessions = sessions
         self.neighbours.begin_anew()
+        self.neighbours.greet_anew()
         for node_id in gone:
             self.links.close_of(node_id, "not in the snapshot")
 

@@ -74,6 +74,17 @@ class Neighbours:
         self.appended(self._member.raft.log.first_index, self._member.raft.log.last_index + 1)
         self.moved = True
 
+    def greet_anew(self) -> None:
+        """A snapshot was installed, and NODE_JOINs may be in it: what nodes said of a lost log before is old, so those
+        that said it are asked once more who they are."""
+        member = self._member
+        for node_id in member.state.nodes:
+            member.raft.restart_progress(node_id, member.now)  # who installs leads nobody: only the mark goes
+        for info in list(member.links.infos.values()):
+            if info.lost or info.node_id in self.lost_learners:
+                member.links.close(info, "what it said of its log is older than the snapshot")
+        self.lost_learners.clear()
+
     def joined(self, node_id: str, index: int) -> None:
         """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
         member = self._member
