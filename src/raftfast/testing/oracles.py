@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from ..cluster.entries import Entry, Failover, SetReplicaOf, SlotChange
+from ..cluster.entries import Entry, Failover, NodeJoin, SetReplicaOf, SlotChange
 from ..cluster.state import ClusterState
 
 __all__ = ["BrokenInvariant", "SessionOracle", "ShardOracle"]
+
+
+_Shard = tuple[frozenset[str], frozenset[str]]
+"""A shard's members, and those of them that are primaries."""
 
 
 class BrokenInvariant(Exception):
@@ -61,13 +65,13 @@ class ShardOracle:
     """Shards, their epochs, and slots: what an entry that took effect may have changed of them (PROTOCOL 10)."""
 
     def __init__(self) -> None:
-        self._shards: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._shards: dict[str, _Shard] = {}
         self._epochs: dict[str, int] = {}
         self._slots: dict[str, int] = {}
 
     def learn(self, index: int, entry: Entry, state: ClusterState) -> None:
         """`entry` took effect at `index`, and `state` is what came of it."""
-        shards: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        shards: dict[str, _Shard] = {}
         for member in state.nodes.values():
             members, primaries = shards.get(member.shard_id, (frozenset(), frozenset()))
             shards[member.shard_id] = (
@@ -83,15 +87,15 @@ class ShardOracle:
             raise BrokenInvariant(f"entry {index}, {entry.encode()[:120]!r}: {error}") from None
         self._shards, self._epochs, self._slots = shards, epochs, slots
 
-    def _check_shards(
-        self, entry: Entry, shards: dict[str, tuple[frozenset[str], frozenset[str]]], epochs: dict[str, int]
-    ) -> None:
-        for shard, (_, primaries) in shards.items():
-            if len(primaries) != 1:
-                raise BrokenInvariant(f"the shard {shard} has {len(primaries)} primaries")
-            moved = shard in self._shards and self._shards[shard] != shards[shard]
+    def _check_shards(self, entry: Entry, shards: dict[str, _Shard], epochs: dict[str, int]) -> None:
+        joins = isinstance(entry, NodeJoin)
+        for shard, now in shards.items():
+            before = self._shards.get(shard)
+            # Who comes with the shard that it had in an earlier life is taken in as it is: a second primary there.
+            if not now[1] or (len(now[1]) > 1 and not joins and (before is None or len(now[1]) > len(before[1]))):
+                raise BrokenInvariant(f"the shard {shard} has {len(now[1])} primaries")
             grown = epochs[shard] - self._epochs.get(shard, epochs[shard])
-            if grown != moved:
+            if grown != (before is not None and before != now and not joins):
                 raise BrokenInvariant(f"the epoch of the shard {shard} grows by {grown}")
         for shard, epoch in _named_epochs(entry):
             if self._epochs.get(shard, 0) not in (0, epoch):
