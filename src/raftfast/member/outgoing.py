@@ -30,36 +30,56 @@ class Source:
 class Transfer:
     """A transfer to one member.
 
-    Each piece, one of size 0 that only asks among them, has exactly one answer. `wanted` is the offset that the
-    receiver asked for last, `sent` how far pieces were ordered.
+    `wanted` is the offset that the receiver asked for last, `sent` how far pieces were ordered; what lies between is
+    under way. While `asking` nothing goes out but a piece of size 0, and the next answer says where to go on.
+
+    An answer that asks for nothing new is no reason to send anything: one could be a copy, and copies would then beget
+    copies for as long as the transfer runs. Where nothing has moved for a while the receiver is asked.
     """
 
-    __slots__ = ("in_flight", "sent", "source", "wanted")
+    __slots__ = ("asking", "moved_at", "sent", "source", "wanted")
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, now: float) -> None:
         self.source = source
         self.wanted = 0
         self.sent = 0
-        self.in_flight = 1
+        self.asking = True
+        self.moved_at = now
 
-    def answered(self, next_offset: int) -> None:
+    def answered(self, next_offset: int, now: float) -> None:
         """A SNAPSHOT_ACK came."""
-        self.in_flight = max(0, self.in_flight - 1)
         if next_offset > self.source.total:
             return
-        self.wanted = max(self.wanted, next_offset)
-        if self.sent < self.wanted or not self.in_flight:
-            # The receiver has more than we sent on this link, or what we sent last left a gap: go on from its word.
+        if self.asking:
+            self.asking = False
             self.wanted = self.sent = next_offset
+            self.moved_at = now
+        elif next_offset > self.wanted:
+            self.wanted = next_offset
+            self.sent = max(self.sent, next_offset)
+            self.moved_at = now
+
+    def goes_whole(self) -> None:
+        """The snapshot goes in one message, in Valkey's form: there is nothing to ask."""
+        self.asking = False
+        self.wanted = self.sent = self.source.total
+
+    def must_ask(self, now: float, limit: float) -> bool:
+        """Whether nothing has moved for `limit` seconds though something is under way; then it asks from now on."""
+        if (self.sent == self.wanted and not self.asking) or now - self.moved_at <= limit:
+            return False
+        self.asking = True
+        self.moved_at = now
+        return True
 
     def next_reads(self, peer: str, config: Config) -> list[PieceRead]:
         """The pieces that may go out now."""
-        reads = []
-        while self.in_flight < config.snapshot_inflight and self.sent < self.source.total:
+        reads: list[PieceRead] = []
+        window = config.snapshot_inflight * config.snapshot_piece_bytes
+        while not self.asking and self.sent < self.source.total and self.sent - self.wanted < window:
             size = min(config.snapshot_piece_bytes, self.source.total - self.sent)
             reads.append(PieceRead(peer, self.source.handle, self.sent, size))
             self.sent += size
-            self.in_flight += 1
         return reads
 
 
@@ -84,9 +104,9 @@ class Transfers:
         fits = source is not None and source.index >= least_index and peer in source.members
         return source if fits else None
 
-    def begin(self, peer: str, source: Source) -> Transfer:
+    def begin(self, peer: str, source: Source, now: float) -> Transfer:
         """A transfer begins."""
-        transfer = self.running[peer] = Transfer(source)
+        transfer = self.running[peer] = Transfer(source, now)
         return transfer
 
     def ended(self, peer: str, now: float) -> None:

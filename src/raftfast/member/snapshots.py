@@ -87,6 +87,8 @@ class Snapshots:
                 self._member.raft.keep_tail(self._tail_factor)
                 self._member.count("snapshots_sent")
                 self._member.event("snapshot-sent", peer)
+            elif transfer.must_ask(now, self._member.config.node_timeout / 4):
+                self._send_piece(peer, transfer.source, transfer.wanted, b"", now)
         boundary = self._member.raft.log.boundary_index
         for peer in peers:
             if not self._out.may_begin(peer, now):
@@ -102,11 +104,11 @@ class Snapshots:
         member, leadership = self._member, self._member.raft.leadership
         if leadership is None:
             return
-        transfer = self._out.begin(peer, source)
+        transfer = self._out.begin(peer, source, now)
         leadership.snapshot_began(peer, source.index)
         if not source.has_app and source.total <= member.config.max_frame - _FRAME_MARGIN:
             # Valkey's form, since a frame can hold it
-            transfer.sent = source.total
+            transfer.goes_whole()
             member.orders.piece_reads.append(PieceRead(peer, source.handle, 0, source.total))
         else:
             self._send_piece(peer, source, 0, b"", now)  # only asks what is wanted
@@ -178,7 +180,7 @@ class Snapshots:
         if transfer is None or not raft.is_leader or ack.term != raft.current_term:
             return
         if ack.last_included_index == transfer.source.index:
-            transfer.answered(ack.next_offset)
+            transfer.answered(ack.next_offset, self._member.now)
             self._order_reads(peer, transfer)
 
     def _order_reads(self, peer: str, transfer: Transfer) -> None:
