@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from real_cluster import PATIENCE
 
-from raftfast.cli.node_process import NodeProcess
+from raftfast.cli.node_process import HOST, NodeProcess, poll
 from raftfast.cli.resp_client import ReplyError
 
 STORAGE_FAILED = 3
@@ -123,3 +123,65 @@ def test_a_node_whose_file_may_not_grow_ends_with_its_own_exit_code(tmp_path: Pa
         assert all_there(node, acknowledged)
         assert node.call("GET", "before") == b"1"
         assert node.stop(within=PATIENCE) == 0
+
+
+KEYS, VALUE = 20, "x" * 1000
+ROLES = ("follower", "learner")
+
+
+def pipelined(node: NodeProcess, keys: list[str]) -> None:
+    """Writes in one go, each acknowledged."""
+    with node.client() as client:
+        replies = client.pipeline([("SET", key, key + VALUE) for key in keys])
+    assert replies == ["OK"] * len(keys), replies[:3]
+
+
+def follows(node: NodeProcess, leader: NodeProcess) -> bool:
+    return node.number("cluster_raft_last_applied") == leader.number("cluster_raft_last_applied")
+
+
+def test_a_follower_without_room_gives_back_what_it_can_and_is_one_copy_less_in_the_end(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    """It is short of room from the start. While the state stays small it goes on; when that fills the disk, it ends.
+
+    It is a learner, so that it never leads, and the other one goes on alone.
+    """
+    config = tmp_path / "config.toml"
+    config.write_text("max_voters = 1\nrewrite_min_bytes = 100_000\nrewrite_factor = 100.0\n")
+    flags = ["--node-timeout", "1000", "--config", str(config)]
+    free = [*flags[:-1], str(tmp_path / "free.toml")]
+    (tmp_path / "free.toml").write_text(config.read_text() + "disk_reserve_bytes = 0\n")
+    leader = NodeProcess(tmp_path / "leader", extra=free, answer_timeout=PATIENCE)
+    follower = NodeProcess(small_disk / "node", extra=flags, answer_timeout=PATIENCE)
+    follower.log_path = tmp_path / "follower.log"
+    with leader, follower:
+        for node in (leader, follower):
+            node.start()
+        for node in (leader, follower):
+            node.wait_ready(within=PATIENCE)
+        assert leader.call("CLUSTER", "MEET", HOST, follower.port, follower.bus_port) == "OK"
+        poll(lambda: follower.info()["cluster_raft_role"] in ROLES, within=PATIENCE, what="the follower joins")
+        for _ in range(200):  # twice what its disk holds
+            pipelined(leader, [f"same:{number}" for number in range(KEYS)])
+            poll(lambda: not follower.running or follows(follower, leader), within=PATIENCE, what="it follows")
+            assert follower.running, follower.last_line()
+        assert any("commands are refused" in line for line in follower.log_lines())
+        written = 0
+        while follower.running:
+            keys = [f"more:{number}" for number in range(written, written + KEYS)]
+            pipelined(leader, keys)
+            written += KEYS
+            assert written < 4000, "the disk never got full"
+            poll(lambda: not follower.running or follows(follower, leader), within=PATIENCE, what="it follows, or ends")
+        assert follower.wait_exit(within=PATIENCE) == STORAGE_FAILED
+        assert sum("the node stops" in line for line in follower.log_lines()) == 1
+        assert "No space left on device" in follower.last_line() or "full" in follower.last_line()
+        pipelined(leader, ["after"])
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        follower.start()
+        follower.wait_ready(within=PATIENCE)
+        poll(lambda: follows(follower, leader), within=PATIENCE, what="it catches up")
+        assert follower.text("DEBUG", "DIGEST") == leader.text("DEBUG", "DIGEST")
+        assert follower.stop(within=PATIENCE) == 0
+        assert leader.stop(within=PATIENCE) == 0
