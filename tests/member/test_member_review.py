@@ -549,3 +549,19 @@ def test_a_learner_that_lost_its_log_is_not_served_before_its_next_join() -> Non
     done = c.propose(b"x")
     world.until(lambda: done.answered)
     assert done.ok
+
+
+def test_a_silent_voter_is_replaced_also_where_there_is_room_for_more() -> None:
+    """PROTOCOL 8: first the learner is promoted, then the silent voter is taken out; when it is back it votes again."""
+    world = Wiring("abcd", replace_after=3.0)
+    world.form("abc")
+    a, c, d = world["a"], world["c"], world["d"]
+    world.isolate("c")
+    world.run(4.0)
+    assert c.id in a.member.raft.voters  # there is nobody to take its place
+    asked = d.meet(a)
+    world.until(lambda: asked.answered)
+    world.until(lambda: a.member.state.voters() == {a.id, world["b"].id, d.id})
+    assert a.member.is_voter(d.id)
+    world.heal()
+    world.until(lambda: a.member.state.voters() == {host.id for host in world.hosts.values()})

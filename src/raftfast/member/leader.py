@@ -14,7 +14,7 @@ from ..consensus import Standing
 from ..consensus.leading import Leadership
 from ..errors import Conflict, EntryError, Rejected
 from ..messages import Reject
-from .policy import View, failure_entries, voter_entry
+from .policy import View, failure_entries, silent_voters, voter_entry
 
 if TYPE_CHECKING:
     from .member import Member
@@ -45,6 +45,7 @@ class LeaderWork:
         self._held: deque[_Asked] = deque()
         self._held_bytes = 0
         self._beat_at = 0.0
+        self._replacing: tuple[str, str] | None = None
         self._leadership: Leadership | None = None
 
     def _forget_earlier(self) -> None:
@@ -57,6 +58,7 @@ class LeaderWork:
         self._forgets.clear()
         self._held.clear()
         self._held_bytes = 0
+        self._replacing = None
 
     # ------------------------------------------------------------------ proposals
 
@@ -301,6 +303,7 @@ class LeaderWork:
                 for node_id, node in state.nodes.items()
                 if not node.voter and member.raft.is_caught_up(node_id) and self._names_cluster(node_id)
             ),
+            self._replacing,
         )
         in_flight = member.proposals.pending
         for entry in failure_entries(view, config.node_timeout):
@@ -310,6 +313,9 @@ class LeaderWork:
         if not self._voter_changes and not member.raft.voter_change_pending:
             replace_after = config.replace_after if config.replace_after is not None else 10 * config.node_timeout
             change = voter_entry(view, config.max_voters, replace_after)
+            silent = silent_voters(view, replace_after)
+            if isinstance(change, AddVoter) and silent:
+                self._replacing = silent[0], change.node_id
             if isinstance(change, (AddVoter, DelVoter)):
                 self._voter_changes.append((change, _Asked(change.encode(), None)))
 

@@ -12,17 +12,21 @@ from typing import NamedTuple
 from ..cluster.entries import AddVoter, DelVoter, Entry, NodeFail, NodeRecover
 from ..cluster.members import Member
 
-__all__ = ["View", "failure_entries", "voter_entry"]
+__all__ = ["View", "failure_entries", "silent_voters", "voter_entry"]
 
 
 class View(NamedTuple):
-    """A leader's view. `silent_for`: seconds since each other member was heard. `caught_up`: learners that may vote."""
+    """A leader's view. `silent_for`: seconds since each other member was heard. `caught_up`: learners that may vote.
+
+    `replacing`: a silent voter, and the learner that was last promoted while it was silent.
+    """
 
     node_id: str
     nodes: Mapping[str, Member]
     voters: Set[str]
     silent_for: Mapping[str, float]
     caught_up: Set[str]
+    replacing: tuple[str, str] | None = None
 
 
 def failure_entries(view: View, node_timeout: float) -> Iterable[Entry]:
@@ -42,6 +46,12 @@ def failure_entries(view: View, node_timeout: float) -> Iterable[Entry]:
             yield NodeRecover(node_id)
 
 
+def silent_voters(view: View, replace_after: float) -> list[str]:
+    """The voters that were not heard for `replace_after`, in their order."""
+    others = view.voters - {view.node_id}
+    return sorted(voter for voter in others if view.silent_for.get(voter, 0.0) > replace_after)
+
+
 def voter_entry(view: View, max_voters: int, replace_after: float) -> Entry | None:
     """The next voter change that is wanted, if any: one at a time.
 
@@ -51,9 +61,11 @@ def voter_entry(view: View, max_voters: int, replace_after: float) -> Entry | No
     if not view.voters:
         return None
     ready = sorted(view.caught_up - view.voters)
-    dead = sorted(voter for voter in view.voters - {view.node_id} if view.silent_for.get(voter, 0.0) > replace_after)
+    dead = silent_voters(view, replace_after)
     if dead and len(view.voters) > max_voters:
         return DelVoter(dead[0])
+    if view.replacing is not None and view.replacing[0] in dead and view.replacing[1] in view.voters:
+        return DelVoter(view.replacing[0])
     if ready and (len(view.voters) < max_voters or dead):
         return AddVoter(ready[0])
     return None
