@@ -582,3 +582,42 @@ def test_repl_offsets(wire: ModuleType) -> None:
         _refused(wire, b"REPL_OFFSETS" + rest)
     for rest in (b" " + ID.encode() + b" x", b" " + pair + b"\n", b" " + pair + b" " + pair[:-3]):
         _refused(wire, b"REPL_OFFSETS" + rest)
+
+
+def _outcome(decoder: Any, data: bytes) -> list[messages.Message] | str:
+    try:
+        return list(decoder.feed(data))
+    except errors.ProtocolError as error:
+        return str(error)
+
+
+def test_a_feed_that_memory_broke_off_is_the_last(wire):
+    """Else the caller, who can't know how much was taken, would feed what is then read in the wrong place."""
+    faults = pytest.importorskip("_testcapi")
+    frame = framed(b"READ_INDEX 5")
+    broken_off = whole = 0
+    for nth in range(60):
+        decoder = wire.FrameDecoder()
+        decoder.feed(frame[:11])
+        rest = frame[11:] + frame * 3 + frame[:9]
+        got = None
+        faults.set_nomemory(nth, nth + 1)
+        try:
+            got = decoder.feed(rest)
+        except MemoryError:
+            pass
+        finally:
+            faults.remove_mem_hooks()
+        if got is not None:
+            whole += 1
+            assert got == [messages.ReadIndex(5)] * 4
+            assert decoder.feed(frame[9:]) == [messages.ReadIndex(5)]
+            continue
+        again = _outcome(decoder, rest)
+        # It failed before anything was taken; or it was the last.
+        if again != [messages.ReadIndex(5)] * 4:
+            broken_off += 1
+            assert again == "refused after a protocol error: a feed was broken off"
+            assert decoder.buffered == 0
+    assert broken_off
+    assert whole

@@ -130,6 +130,7 @@ cdef enum:
 cdef uint64_t MOST_FRAME_BYTES = 0xFFFFFFFF
 cdef Py_ssize_t MAX_ENTRY_BYTES = _MAX_ENTRY_BYTES
 cdef bytes MAGIC = b"RAFT"
+cdef str BROKEN_OFF = "a feed was broken off"
 
 
 include "fields.pxi"
@@ -232,8 +233,9 @@ Turns the bytes of one connection into messages, however they are cut.
         """The messages that `data` completes, in order; the bytes of a frame that is not whole are kept.
 
         Raises ProtocolError as soon as the bytes that show a fault have arrived. What stood whole before the fault is
-        not lost: it is in the error's `messages`. From then on every feed raises ProtocolError. TypeError for what is
-        no contiguous buffer; nothing is taken then. Cost: linear in the bytes fed, whatever the cut; memory: the bytes
+        not lost: it is in the error's `messages`. From then on every feed raises ProtocolError; so it does after a feed
+        that anything else, as a lack of memory, broke off. TypeError for what is no contiguous buffer; nothing is taken
+        then. Cost: linear in the bytes fed, whatever the cut; memory: the bytes
         that are there, never what a header announces.
         """
         cdef Py_buffer view
@@ -250,6 +252,11 @@ Turns the bytes of one connection into messages, however they are cut.
             self._failure = str(error)
             self._pending = bytearray()
             error.messages = tuple(messages)
+            raise
+        except BaseException:
+            # How much was taken the caller can't know: what comes next would be read in the wrong place.
+            self._failure = BROKEN_OFF
+            self._pending = bytearray()
             raise
         finally:
             PyBuffer_Release(&view)

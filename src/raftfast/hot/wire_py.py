@@ -87,6 +87,7 @@ __all__ = [
 MAX_FRAME: Final = 16 << 20
 
 _MAGIC = b"RAFT"
+_BROKEN_OFF = "a feed was broken off"
 _HEADER_BYTES = 8
 _MOST_FRAME_BYTES = (1 << 32) - 1
 _MOST_NUMBER = (1 << 64) - 1
@@ -744,31 +745,37 @@ class FrameDecoder:
         """The messages that `data` completes, in order; the bytes of a frame that is not whole are kept.
 
         Raises ProtocolError as soon as the bytes that show a fault have arrived. What stood whole before the fault is
-        not lost: it is in the error's `messages`. From then on every feed raises ProtocolError. TypeError for what is
-        no contiguous buffer; nothing is taken then. Cost: linear in the bytes fed, whatever the cut; memory: the bytes
+        not lost: it is in the error's `messages`. From then on every feed raises ProtocolError; so it does after a feed
+        that anything else, as a lack of memory, broke off. TypeError for what is no contiguous buffer; nothing is taken
+        then. Cost: linear in the bytes fed, whatever the cut; memory: the bytes
         that are there, never what a header announces.
         """
         if self._failure is not None:
             raise ProtocolError(f"refused after a protocol error: {self._failure}")
         source: bytes | bytearray = _buffer_bytes(data, "feed")
-        if self._pending:
-            self._pending += source
-            source = self._pending
         messages: list[Message] = []
         position = 0
         try:
+            if self._pending:
+                self._pending += source
+                source = self._pending
             while (length := self._frame_length(source, position)) and length <= len(source) - position:
                 messages.append(decode(bytes(source[position + _HEADER_BYTES : position + length])))
                 position += length
+            if source is self._pending:
+                del self._pending[:position]
+            else:
+                self._pending += source[position:]
         except ProtocolError as error:
             self._failure = str(error)
             self._pending = bytearray()
             error.messages = tuple(messages)
             raise
-        if source is self._pending:
-            del self._pending[:position]
-        else:
-            self._pending += source[position:]
+        except BaseException:
+            # How much was taken the caller can't know: what comes next would be read in the wrong place.
+            self._failure = _BROKEN_OFF
+            self._pending = bytearray()
+            raise
         return messages
 
     def _frame_length(self, source: bytes | bytearray, position: int) -> int:
