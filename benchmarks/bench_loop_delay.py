@@ -1,4 +1,4 @@
-"""How long a node holds up its event loop: while it is busy, its disk hangs, a large state is written, sent, installed.
+"""How long a node holds up its event loop: busy, while its disk hangs, a large state is written, sent, installed.
 
 Run: pytest benchmarks/bench_loop_delay.py (once each with a small state: that it runs; no time is judged), or
 
@@ -30,7 +30,8 @@ import pytest
 import raftfast
 from raftfast import Config, Node
 from raftfast.kv import KeyValueStore, encode_command
-from raftfast.storage import Disk
+from raftfast.records import HardState, NodeRecord
+from raftfast.storage import Disk, Storage, StoredState
 
 PROBE_SECONDS = 0.001
 CLIENTS = 16
@@ -213,7 +214,23 @@ async def snapshot_installed(where: Path, sizes: Sizes) -> Held:
             return held
 
 
-CASES = (busy, disk_hangs, state_written, snapshot_sent, snapshot_installed)
+async def started(where: Path, sizes: Sizes) -> Held:
+    """A node starts in a folder with a log line for each 100 bytes of the state, before anybody is served."""
+    storage, _ = Storage.open(where / "n")
+    record = NodeRecord("a" * 40, "127.0.0.1", 7000, 17000, aux={"shard-id": "b" * 40}, flags=("myself", "master"))
+    storage.rewrite(StoredState((record,)), None, hard_state=HardState(1, record.id))
+    count = sizes.state_bytes // 100
+    for first in range(1, count + 1, 10_000):
+        storage.append(None, None, first, [b"1 APP - " + b"x" * 100] * min(10_000, count + 1 - first))
+    storage.close()
+    node = Node(where / "n", bus_port=0, state_machine=KeyValueStore(), config=CONFIG)
+    try:
+        return await probe(node.start())
+    finally:
+        await node.close()
+
+
+CASES = (busy, disk_hangs, state_written, snapshot_sent, snapshot_installed, started)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

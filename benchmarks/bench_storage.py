@@ -5,8 +5,8 @@ Run: pytest benchmarks/bench_storage.py (small sizes; ratios within one run coun
     python benchmarks/bench_storage.py --lines 1000000 --state-mb 100 [--dir FOLDER] [--seconds 3]
 
 which tells: entries per fsync, bytes written and syncs as the load grows; the time to load a folder with many log lines
-and one with a large state; how long the event loop is held while a large state is written and while the disk hangs; and
-what a sync costs over a growing file and over one that was filled with NULs before.
+and one with a large state; and what a sync costs over a growing file and over one that was filled with NULs before. How
+long the event loop is held meanwhile is told by `bench_loop_delay.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -140,7 +139,6 @@ def report(where: Path, lines: int, state_mb: int, seconds: float, loads: Iterab
         folder.Disk = working
     print_time(f"load {lines} log lines", lambda: with_lines(where / "lines", lines), lambda: load(where / "lines"))
     print_time(f"load a state of {state_mb} MB", lambda: with_state(where / "s", state_mb), lambda: load(where / "s"))
-    asyncio.run(loop_delays(where / "delays", state_mb))
     overwriting(where, 200)
 
 
@@ -175,47 +173,18 @@ async def under_load(path: Path, outstanding: int, seconds: float) -> None:
         )
 
 
-async def loop_delays(path: Path, state_mb: int) -> None:
-    """How long the loop is held at most: idle, while a state is written, while the disk hangs for a second."""
-    config = Config(node_timeout=5, rewrite_min_bytes=1 << 40)
-    async with Node(path, bus_port=0, state_machine=Kept(state_mb << 20), config=config) as node:
-        engine = node._engine
-        assert engine is not None
-        await node.propose(b"first")
-        print(f"the loop was held for at most {await longest(asyncio.sleep(0.5)) * 1e3:.1f} ms while idle")
-        engine.compact(moves=False)
-        held = await longest(engine.settle())
-        print(f"  {held * 1e3:.1f} ms while a state of {state_mb} MB was written")
-        working, released = Disk.fdatasync, threading.Event()
-        Disk.fdatasync = lambda disk, fd: (released.wait(10), working(disk, fd))[1]  # type: ignore[method-assign]
-        try:
-            waiting = node.submit(b"x")
-            held = await longest(asyncio.sleep(1.0))
-        finally:
-            released.set()
-            Disk.fdatasync = working  # type: ignore[method-assign]
-        await waiting
-        print(f"  {held * 1e3:.1f} ms while fdatasync hung for a second")
-
-
-async def longest(awaitable) -> float:
-    """The longest time between two turns of the loop while something is awaited."""
-    task = asyncio.ensure_future(awaitable)
-    most, last = 0.0, time.perf_counter()
-    while not task.done():
-        await asyncio.sleep(0.001)
-        now = time.perf_counter()
-        most, last = max(most, now - last - 0.001), now
-    await task
-    return most
-
-
 def overwriting(where: Path, rounds: int) -> None:
-    """Appends of 4 KiB with a sync each: to a file that grows, and over NULs that were written and synced before."""
+    """Appends of 4 KiB with a sync each: to a file that grows, to one with its room reserved, and over written NULs."""
     piece = b"x" * 4096
-    for what, filled in (("a growing file", 0), ("a file filled with NULs", rounds * len(piece))):
-        fd = os.open(where / f"tail-{filled}", os.O_RDWR | os.O_CREAT, 0o644)
-        os.pwrite(fd, bytes(filled), 0)
+    total = rounds * len(piece)
+    kinds: dict[str, Callable[[int], object]] = {
+        "a growing file": lambda fd: None,
+        "a file with its room reserved (posix_fallocate)": lambda fd: os.posix_fallocate(fd, 0, total),
+        "a file filled with NULs": lambda fd: os.pwrite(fd, bytes(total), 0),
+    }
+    for number, (what, prepare) in enumerate(kinds.items()):
+        fd = os.open(where / f"tail-{number}", os.O_RDWR | os.O_CREAT, 0o644)
+        prepare(fd)
         os.fsync(fd)
         took = sorted(synced(fd, piece, rounds))
         os.close(fd)

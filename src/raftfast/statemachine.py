@@ -16,6 +16,10 @@ class StateMachine(ABC):
 
     The three methods never run at the same time as each other, with one exception: what `snapshot()` returned is
     iterated in another thread while `apply` goes on being called.
+
+    **Cost**: what `apply` and the beginning of `snapshot` take, the event loop stands still. The rest of a snapshot and
+    `restore` run beside it, but in one process: a single step of the interpreter over all of a large state (a sort, a
+    join, a copy) stops every thread for as long as it takes. Many small steps don't.
     """
 
     @abstractmethod
