@@ -37,7 +37,7 @@ def made(monkeypatch):
 
     def start(self):
         node = original(self)
-        nodes.append((node, node.pid))
+        nodes.append((node, node._process.pid))  # `node.pid` is None for one that has ended already
         return node
 
     monkeypatch.setattr(Demo, "_start_node", start)
