@@ -33,6 +33,8 @@ class Neighbours:
         self.lost_learners: set[str] = set()
         """Learners that said that they have lost their log: not served before their next NODE_JOIN, or before they name
         our cluster again."""
+        self.lost_voters: set[str] = set()
+        """Voters, by the state or by the log, that said so: not served before they are forgotten and join anew."""
         self._settled: set[str] = set()
         self._invited_until: dict[str, float] = {}
         self.joined_at: dict[str, int] = {}
@@ -45,6 +47,7 @@ class Neighbours:
         """The node begins anew."""
         self._tail.clear()
         self.lost_learners.clear()
+        self.lost_voters.clear()
         self._settled.clear()
         self._invited_until.clear()
         self.joined_at.clear()
@@ -53,7 +56,10 @@ class Neighbours:
     def appended(self, first: int, end: int) -> None:
         """Lines were appended: whom they name is known from now on."""
         for index, line in self._member.raft.log.membership_lines(first, end):
-            if line.split(b" ", 2)[1] != b"NODE_JOIN":
+            kind = line.split(b" ", 2)[1]
+            if kind == b"ADD_VOTER":
+                self._ask_anew(line.split(b" ", 2)[2].decode("utf-8", "surrogateescape"))
+            if kind != b"NODE_JOIN":
                 continue
             try:
                 entry = parse_entry(line.split(b" ", 1)[1])
@@ -62,6 +68,15 @@ class Neighbours:
             if isinstance(entry, NodeJoin):
                 self._tail[entry.node_id] = (index, entry)
                 self.moved = True
+
+    def _ask_anew(self, node_id: str) -> None:
+        """The node is a voter by our log, and greeted us before it had one: by now it has, or has lost it.
+
+        Who made it a voter knows, by its acknowledgements: that is the leader.
+        """
+        info = self._member.links.outbound.get(node_id)
+        if info is not None and info.cluster in NO_CLUSTER and not self._member.raft.is_leader:
+            self._member.links.close(info, "it is a voter now, and had no log when it was asked who it is")
 
     def truncated_from(self, index: int) -> None:
         """Lines from `index` on are gone."""
@@ -84,6 +99,7 @@ class Neighbours:
             if info.lost or info.node_id in self.lost_learners:
                 member.links.close(info, "what it said of its log is older than the snapshot")
         self.lost_learners.clear()
+        self.lost_voters.clear()
 
     def joined(self, node_id: str, index: int) -> None:
         """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
@@ -93,13 +109,19 @@ class Neighbours:
         self._tail.pop(node_id, None)
         self._settled.discard(node_id)
         self._invited_until[node_id] = member.now + member.config.joiner_timeout
-        self._begin_anew_with(node_id)
+        if node_id not in self.lost_voters or not self._votes(node_id):
+            self._begin_anew_with(node_id)
+        # Else the log has it as a voter behind this entry: it joined before it lost its log, or anew. It will say.
+        for table in (member.links.outbound, member.links.inbound):
+            if node_id in table and table[node_id].lost:
+                member.links.close(table[node_id], "it may have its log again")
 
     def _begin_anew_with(self, node_id: str) -> None:
         """What the node acknowledged before counts no more, and it is served, whatever it said before."""
         member = self._member
         was_lost = node_id in self.lost_learners
         self.lost_learners.discard(node_id)
+        self.lost_voters.discard(node_id)
         member.raft.restart_progress(node_id, member.now)
         info = member.links.outbound.get(node_id)
         for bound in (info, member.links.inbound.get(node_id)):
@@ -110,9 +132,13 @@ class Neighbours:
 
     # ------------------------------------------------------------------ what they say of themselves
 
+    def _votes(self, node_id: str) -> bool:
+        """Whether it is a voter by the applied state or by the log: after a restart that may be far ahead."""
+        return self._member.is_voter(node_id) or node_id in self._member.raft.voters
+
     def dialled(self, info: LinkInfo, target: str) -> None:
         """A link to `target` is open; nothing was said on it."""
-        info.dialled_voter = self._member.is_voter(target)
+        info.dialled_voter = self._votes(target)
         info.dialled_settled = target in self._settled
 
     def greeted(self, info: LinkInfo, now: float) -> bool:
@@ -122,19 +148,21 @@ class Neighbours:
         dialled too early for us to tell, the node is asked anew.
         """
         member, node_id = self._member, info.node_id or ""
-        known = member.state.nodes.get(node_id)
-        if known is None:
+        votes = self._votes(node_id)
+        if not votes and node_id not in member.state.nodes:
             return True
         if info.cluster not in NO_CLUSTER:
             self._settled.add(node_id)
-            if node_id in self.lost_learners and info.cluster == member.cluster_id:
+            lost = node_id in self.lost_learners or node_id in self.lost_voters
+            if lost and info.cluster == member.cluster_id:
                 self._begin_anew_with(node_id)
-        elif known.voter:
+        elif votes:
             if info.outbound and not info.is_meet and not info.dialled_voter:
                 member.links.close(info, "it was no voter yet when it was asked who it is")
                 return False
             info.lost = True
             if info.dialled_voter:
+                self.lost_voters.add(node_id)
                 member.raft.lost_log(node_id, now)
                 member.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
         elif info.cluster == "joining":
