@@ -10,9 +10,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from worlds import DISORDER, ROUGH, SETTINGS, SLOW_DISKS, SMALL_STEPS
+from worlds import (
+    DISKS,
+    DISORDER,
+    FEW_SESSIONS,
+    LATE,
+    ROUGH,
+    SETTINGS,
+    SHARDS,
+    SLOW_DISKS,
+    SMALL_RESERVE,
+    SMALL_STEPS,
+)
 
 from raftfast.cluster import snapshot as cluster_snapshot
+from raftfast.cluster import state as cluster_state
+from raftfast.cluster.entries import Failover
+from raftfast.cluster.sessions import Sessions
+from raftfast.cluster.state import ClusterState
 from raftfast.config import Config
 from raftfast.consensus import elections, raft
 from raftfast.consensus.durability import Durability
@@ -23,6 +38,7 @@ from raftfast.consensus.voters import VoterHistory
 from raftfast.member import snapshots as member_snapshots
 from raftfast.member.origin import Origin
 from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
+from raftfast.testing.diskwork import DiskWork
 
 MOST_SEEDS = 40
 
@@ -228,6 +244,48 @@ def a_snapshot_has_the_label_of_the_commit_index(monkeypatch: pytest.MonkeyPatch
         return replace(capture, index=raft.commit_index, term=raft.log.term_at(raft.commit_index), image=image)
 
     wrap(monkeypatch, member_snapshots.Snapshots, "capture", mislabelled)
+
+
+@mutation
+@world(LATE, FEW_SESSIONS)
+def closed_sessions_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrap(monkeypatch, Sessions, "_close_oldest", lambda _, sessions: sessions._closed.clear())
+
+
+@mutation
+@world(SHARDS, SETTINGS)
+def a_failover_does_not_count_in_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cluster_state._failover
+
+    def uncounted(state: ClusterState, entry: Failover) -> Any:
+        change = real(state, entry)
+        return replace(change, bumped=()) if isinstance(change, cluster_state._Change) else change
+
+    monkeypatch.setitem(cluster_state._RULES, Failover, uncounted)
+
+
+@mutation
+@world(SHARDS, SETTINGS)
+def what_is_stale_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClusterState, "stale", lambda state, shard_id, epoch: False)
+
+
+@mutation
+@world(DISKS, SMALL_RESERVE)
+def a_failed_sync_is_taken_for_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = DiskWork._stored
+
+    def careless(work: DiskWork, job: Any) -> None:
+        node = work._node
+        if node.disk_fails and node.member is not None:
+            node.disk_fails = False
+            node.disk, disk = node.disk.copy(), node.disk
+            real(work, job)
+            node.disk = disk
+        else:
+            real(work, job)
+
+    monkeypatch.setattr(DiskWork, "_stored", careless)
 
 
 @pytest.mark.parametrize("name", sorted({"", *WORLDS}))
