@@ -49,6 +49,10 @@ SIMULATED = {
     "reads_are_not_confirmed": "PROTOCOL 5.6",
     "snapshots_forget_the_sessions": "PROTOCOL 6.3",
     "a_snapshot_has_the_label_of_the_commit_index": "PROTOCOL 7",
+    "closed_sessions_are_not_remembered": "PROTOCOL 6.3",
+    "a_failover_does_not_count_in_the_epoch": "PROTOCOL 10",
+    "what_is_stale_is_applied": "PROTOCOL 10",
+    "a_failed_sync_is_taken_for_stored": "PROTOCOL 11",
 }
 """Where the rule stands that each mutation of tests/testing takes out."""
 
