@@ -73,3 +73,19 @@ def test_a_transfer_outlives_the_loss_of_any_message(lost: type[Message]) -> Non
     world.until(lambda: world["c"].member.raft.last_applied == world["a"].member.raft.last_applied)
     assert (a.get("links_silent", 0), a["snapshots_sent"] - 1, c["snapshots_installed"] - 1) == before
     assert seen > 20
+
+
+def test_a_snapshot_that_is_refused_is_not_sent_again_at_once_and_for_ever() -> None:
+    world = Wiring("abc", snapshot_piece_bytes=50, trim_keep=0, trim_keep_time=0.0, max_log_bytes=500)
+    world.form("abc")
+    c = world["c"]
+    world.isolate("c")
+    tokens = [world["a"].propose(b"x" * 20) for _ in range(40)]
+    world.until(lambda: all(token.ok for token in tokens))
+    c.do_install = lambda order: c.member.snapshots.refused(order.name, "its disk is full")  # type: ignore[method-assign]
+    before = c.member.counters.get("snapshots_refused", 0)
+    world.heal()
+    world.run(10.0)
+    assert 5 <= c.member.counters["snapshots_refused"] - before <= 41
+    del c.do_install
+    world.until(lambda: c.member.raft.last_applied == world["a"].member.raft.last_applied)

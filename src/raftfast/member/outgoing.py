@@ -116,8 +116,17 @@ class Transfers:
             self._not_before[peer] = now + self._config.node_timeout
 
     def drop(self, peer: str) -> None:
-        """The link is gone: the transfer is resumed, by name, on the next one."""
+        """The transfer is over, and the next one may begin."""
         self.running.pop(peer, None)
+
+    def link_down(self, peer: str, now: float) -> None:
+        """The link is gone: the transfer is resumed, by name, on the next one.
+
+        At once, unless all had been sent: then the receiver may have refused it, and would refuse it again.
+        """
+        transfer = self.running.pop(peer, None)
+        if transfer is not None and transfer.sent == transfer.source.total:
+            self._not_before[peer] = now + self._config.node_timeout / 4
 
     def put_off(self, peer: str, now: float) -> None:
         """What is sent can't be read: the transfer is over, and the next one waits a node timeout."""

@@ -188,7 +188,7 @@ class Snapshots:
 
     def link_down(self, peer: str) -> None:
         """The outbound link to `peer` is gone: its transfer is resumed by name on the next one."""
-        self._out.drop(peer)
+        self._out.link_down(peer, self._member.now)
 
     def _drop_progress(self, peer: str) -> None:
         leadership = self._member.raft.leadership
