@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import raftfast
-from raftfast import Config, Event, Node, NodeClosed, StateMachine
+from raftfast import Config, Event, MeetError, Node, NodeClosed, StateMachine
 from raftfast.messages import Role
 
 PATIENCE = 90.0
@@ -217,7 +217,14 @@ async def until(condition: Callable[[], bool], what: str, live: Callable[[], lis
 
 
 async def meet(node: Node, other: Node) -> None:
-    await node.meet(HOST, other.port, other.bus_port)
+    """Says it again where the machine was too slow for a dial. Raises MeetError."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await node.meet(HOST, other.port, other.bus_port)
+            except MeetError as error:
+                if "no connection in time" not in str(error):
+                    raise
 
 
 async def until_added(node: Node, node_id: str) -> None:

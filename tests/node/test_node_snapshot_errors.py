@@ -41,8 +41,17 @@ async def joined(cluster: Cluster, leader: Node, newcomer: Node) -> None:
         await cluster.until(
             lambda: not live() or newcomer.status().standing != "joiner", "the newcomer joins, or gives up"
         )
-    if running(newcomer):
-        await newcomer._engine.settle()
+    for node in (leader, newcomer):
+        await settled(node)
+
+
+async def settled(node: Node) -> None:
+    """Waits until all is done that its threads were asked for, and what failed in it has ended the node."""
+    engine = node._engine
+    for worker in (engine._disk, engine._state_worker, engine._piece_worker):
+        if running(node):
+            await engine.loop.run_in_executor(worker, lambda: None)
+    await engine.settle()
 
 
 @pytest.mark.parametrize("fault", ["full", "short write"])
