@@ -139,14 +139,13 @@ class Engine:
         try:
             orders = member.take(now)
             self._carry_out(orders)
-            applied = member.raft.last_applied
             more = member.apply(now)
             self._answer(member.orders.answers)
         except Exception as error:
             self._answer(orders.answers)  # they are decided, and the member knows of them no more
             self.fail(error)
             return
-        if more or orders.busy or member.raft.last_applied != applied:
+        if more or orders.busy:
             self.schedule()
         if self._timer is None or orders.wake_at < self._timer_at:
             if self._timer is not None:

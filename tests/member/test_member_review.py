@@ -385,7 +385,7 @@ def test_a_joiner_keeps_one_meet_a_link_however_often_it_is_said() -> None:
     joiner = next(host for host in (a, b) if host.member.standing is Standing.JOINER)
     link = next(iter(joiner.member.links.inbound.values()))
     joiner.member.link_messages(link.link, [Meet("singleton")] * 1000, world.now)
-    assert len(joiner.member.meetings._kept) == 1
+    assert len(joiner.member.meetings.kept) == 1
 
 
 def test_a_leader_that_nobody_can_follow_refuses_its_removal_at_once() -> None:

@@ -224,6 +224,7 @@ def the_vote_is_lost_by_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutation
+@world(replace(CALM, pause=0.5, clock_drift=0.2), SETTINGS)
 def reads_are_not_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Raft, "_confirm_reads", lambda raft, led: raft._update.reads.extend(led.reads.confirm()))
 

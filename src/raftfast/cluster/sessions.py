@@ -293,10 +293,12 @@ class Sessions:
             applied = session.applied
             if not applied & 1 or applied >> self._window or applied.bit_length() > session.greatest + 1:
                 raise InvariantViolation(f"3: {client_id} has applied {applied:x} at {session.greatest}")
-            for sequence in session.results:
-                if not session.greatest - sequence >= 0 or not applied >> (session.greatest - sequence) & 1:
+            size = 0
+            for sequence, result in session.results.items():
+                age = session.greatest - sequence
+                if age < 0 or not applied >> age & 1:
                     raise InvariantViolation(f"4: {client_id} keeps the result of {sequence}")
-            size = sum(len(result or b"") for result in session.results.values())
+                size += len(result) if result is not None else 0
             if size != session.result_bytes or size > self._most_result_bytes:
                 raise InvariantViolation(f"4: {client_id} keeps {size} bytes")
         if len(self._sessions) > self._max_sessions:

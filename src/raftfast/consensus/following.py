@@ -133,7 +133,7 @@ class Following(Elections):
             if prev >= self.log.boundary_index and not self.log.matches(prev, message.prev_log_term):
                 self._refuse_append(sender, message, link)
                 return
-            has_new = self._merge(prev, message)
+            has_new = count > 0 and self._merge(prev, message)
         elif end == self.log.boundary_index and end:
             self._check_boundary(message, message.terms[-1] if count else message.prev_log_term)
         self.verified_index = max(self.verified_index, end)

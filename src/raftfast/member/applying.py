@@ -50,9 +50,12 @@ class Applier:
         self._member = member
 
     def run(self, budget: int, now: float) -> bool:
-        """Applies up to `budget` committed entries. Whether there is more."""
+        """Applies up to `budget` committed entries. Whether another turn is due: there is more, or something follows.
+
+        What follows of commands are answers alone.
+        """
         member, raft = self._member, self._member.raft
-        first = raft.last_applied + 1
+        first, boundary, follows = raft.last_applied + 1, raft.log.boundary_index, False
         last = min(raft.commit_index, raft.last_applied + budget)
         if last < first:
             return False
@@ -62,16 +65,20 @@ class Applier:
             except EntryError as error:
                 # No leader of ours appends such an entry; whoever did, it is a no-op on every member alike.
                 member.report(f"entry {index} is malformed and has no effect: {error}")
+                follows = True
                 continue
             if app is not None:
                 self._apply_command(index, *app)
             else:
                 self._apply_entry(index, line.split(b" ", 1)[1], now)
+                follows = True
         raft.applied(last, now)
         if member.standing is Standing.JOINER:
             self._become_member(now)
+            follows = True
         member.barriers.applied(last)
-        return raft.commit_index > last
+        # Who stands behind a boundary that moved may need a snapshot now.
+        return follows or raft.commit_index > last or raft.log.boundary_index != boundary
 
     def _become_member(self, now: float) -> None:
         """A joiner that the state names is a member, once the past is behind it.

@@ -41,7 +41,7 @@ class Barriers:
 
     def __init__(self, answer: Callable[[Any, Any, Any], None]) -> None:
         self._answer = answer
-        self._waiting: list[_Waiting] = []
+        self.waiting: list[_Waiting] = []
         self._asked: dict[int, list[_Waiting]] = {}
         self._confirmed: list[tuple[int, list[_Waiting]]] = []
         self._number = 0
@@ -49,22 +49,22 @@ class Barriers:
 
     def add(self, token: Any, deadline: float) -> None:
         """A read came."""
-        self._waiting.append(_Waiting(token, deadline))
+        self.waiting.append(_Waiting(token, deadline))
 
     def may_ask(self, now: float) -> bool:
         """Whether reads wait and none are out: those that come while some are out share the next asking."""
-        return bool(self._waiting) and not self._asked and now >= self._not_before
+        return bool(self.waiting) and not self._asked and now >= self._not_before
 
     @property
     def nothing_open(self) -> bool:
         """Whether there is no read at all."""
-        return not (self._waiting or self._asked or self._confirmed)
+        return not (self.waiting or self._asked or self._confirmed)
 
     def ask(self) -> int:
         """The number under which all that wait are asked now."""
         self._number += 1
-        self._asked[self._number] = self._waiting
-        self._waiting = []
+        self._asked[self._number] = self.waiting
+        self.waiting = []
         return self._number
 
     def confirmed(self, number: int, index: int, last_applied: int) -> None:
@@ -90,7 +90,7 @@ class Barriers:
     def refused(self, number: int, not_before: float = 0.0) -> None:
         """The reads of `number` must be asked anew, under another number; who was refused just now waits a little."""
         if number in self._asked:
-            self._waiting = self._asked.pop(number) + self._waiting
+            self.waiting = self._asked.pop(number) + self.waiting
             self._not_before = not_before
 
     def ask_again(self) -> None:
@@ -103,7 +103,7 @@ class Barriers:
         """Gives up what is too old."""
         if self.nothing_open:
             return
-        self._waiting = self._live(self._waiting, now)
+        self.waiting = self._live(self.waiting, now)
         asked = {number: self._live(batch, now) for number, batch in self._asked.items()}
         self._asked = {number: batch for number, batch in asked.items() if batch}
         self._confirmed = [(index, self._live(batch, now)) for index, batch in self._confirmed]
@@ -119,8 +119,8 @@ class Barriers:
 
     def fail_all(self, error: Exception) -> None:
         """The node closes or is reset."""
-        everything = self._waiting + [read for batch in self._asked.values() for read in batch]
+        everything = self.waiting + [read for batch in self._asked.values() for read in batch]
         everything += [read for _, batch in self._confirmed for read in batch]
-        self._waiting, self._asked, self._confirmed = [], {}, []
+        self.waiting, self._asked, self._confirmed = [], {}, []
         for read in everything:
             self._answer(read.token, None, error)

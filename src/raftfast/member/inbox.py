@@ -55,20 +55,29 @@ class Inbox:
     def deliver(self, info: LinkInfo, message: Message) -> None:
         """A message of an identified peer. Requests come on inbound links, answers on outbound ones."""
         member, kind = self._member, type(message)
+        handler = _DISPATCH.get(kind)
+        if kind in _OF_LEADERS_AND_CANDIDATES and member.raft.alone:
+            member.links.close(info, f"{kind.__name__} to a node that is alone")
+        elif handler is None:
+            self._deliver_other(info, message)
+        elif info.is_meet or not member.is_served(info):
+            member.count("messages_unserved")
+        elif (kind in _REQUESTS) == info.outbound:
+            member.links.close(info, f"{kind.__name__} on the wrong link")
+        else:
+            handler(self, info, message)
+
+    def _deliver_other(self, info: LinkInfo, message: Message) -> None:
+        """What is not for members alone, or for nobody."""
+        member, kind = self._member, type(message)
         if kind in _MEETING:
             member.meetings.receive(info, message, member.now)
         elif isinstance(message, Removed):
             self._on_removed(info, message)
-        elif kind in _OF_LEADERS_AND_CANDIDATES and member.raft.alone:
-            member.links.close(info, f"{kind.__name__} to a node that is alone")
-        elif not member.is_served(info) or info.is_meet:
+        elif info.is_meet or not member.is_served(info):
             member.count("messages_unserved")
-        elif kind not in _DISPATCH:
-            member.count(f"messages_ignored_{kind.__name__.lower()}")
-        elif (kind in _REQUESTS) == info.outbound:
-            member.links.close(info, f"{kind.__name__} on the wrong link")
         else:
-            _DISPATCH[kind](self, info, message)
+            member.count(f"messages_ignored_{kind.__name__.lower()}")
 
     def _on_removed(self, info: LinkInfo, message: Removed) -> None:
         """Obeyed if the NODE_FORGET is news, and comes from our cluster (PROTOCOL 8)."""

@@ -221,8 +221,10 @@ class LeaderWork:
         if self._member.raft.transfer_to(None, now) is None:
             self._refuse(asked, Rejected("it is the leader, and there is no live voter to hand over to"))
 
-    def release_voter_changes(self, now: float) -> None:
+    def release_waiting(self, now: float) -> None:
         """Appends what waited, as far as its time has come. Called each turn."""
+        if not (self._voter_changes or self._held or self._forgets):
+            return
         member, raft = self._member, self._member.raft
         self._forget_earlier()
         while self._held and raft.accepts_proposals:  # any of them may make us hand over

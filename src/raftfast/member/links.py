@@ -78,14 +78,15 @@ class LinkInfo:
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
     bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
     lost its log. `dialled_voter`: it was dialled as a voter of the applied state; `dialled_settled`: as one that had
-    been heard as a member or a joiner since its newest NODE_JOIN. `waits`: by kind of answer, since
-    when the oldest message of ours waits for one.
+    been heard as a member or a joiner since its newest NODE_JOIN. `is_meet`: a MEET opened it. `waits`: by kind of
+    answer, since when the oldest message of ours waits for one.
     """
 
     __slots__ = (
         "cluster",
         "dialled_settled",
         "dialled_voter",
+        "is_meet",
         "link",
         "lost",
         "node_id",
@@ -107,12 +108,8 @@ class LinkInfo:
         self.lost = False
         self.dialled_voter = False
         self.dialled_settled = False
+        self.is_meet = target is not None and target.startswith(MEET_TARGET)
         self.waits: dict[str, float] = {}
-
-    @property
-    def is_meet(self) -> bool:
-        """Whether a MEET opened it."""
-        return self.target is not None and self.target.startswith(MEET_TARGET)
 
 
 class LinksOwner(Protocol):
@@ -261,12 +258,8 @@ class Links:
         info = self.infos.get(link)
         if info is None:
             return
-        if isinstance(message, Unknown):
-            self._owner.count("messages_unknown")
-        elif isinstance(message, Hello):
-            self._on_hello(info, message, now)
-        elif isinstance(message, Hi):
-            self._on_hi(info, message)
+        if isinstance(message, (Hello, Hi, Unknown)):
+            self._take_greeting(info, message, now)
         elif info.node_id is None:
             self.close(info, f"{type(message).__name__} before identification")
         else:
@@ -274,6 +267,14 @@ class Links:
                 for kind in _ANSWERS.get(type(message), ()):
                     info.waits.pop(kind, None)
             deliver(info, message)
+
+    def _take_greeting(self, info: LinkInfo, message: Hello | Hi | Unknown, now: float) -> None:
+        if isinstance(message, Hello):
+            self._on_hello(info, message, now)
+        elif isinstance(message, Hi):
+            self._on_hi(info, message)
+        else:
+            self._owner.count("messages_unknown")
 
     def _on_hello(self, info: LinkInfo, hello: Hello, now: float) -> None:
         owner = self._owner

@@ -64,7 +64,7 @@ class Meetings:
         self._owner = owner
         self._links = links
         self._asked: dict[str, _Asked] = {}
-        self._kept: list[tuple[LinkInfo, Message]] = []
+        self.kept: list[tuple[LinkInfo, Message]] = []
         self._count = 0
 
     def begin(self, token: Any, now: float) -> str:
@@ -107,7 +107,7 @@ class Meetings:
         if info.is_meet:
             merging = of_two_clusters(info.cluster, self._owner.cluster_id)
             self._finish(info.target or "", MeetError(CANNOT_MERGE if merging else f"the link was closed: {reason}"))
-        self._kept = [kept for kept in self._kept if kept[0] is not info]
+        self.kept = [kept for kept in self.kept if kept[0] is not info]
 
     def tick(self, now: float) -> None:
         """Gives up what had no answer in time."""
@@ -119,11 +119,11 @@ class Meetings:
         """The node closes or is reset."""
         for target in list(self._asked):
             self._finish(target, MeetError(reason))
-        self._kept = []
+        self.kept = []
 
     def standing_changed(self, now: float) -> None:
         """We are something else now: what was kept is looked at again, what waited is asked."""
-        kept, self._kept = self._kept, []
+        kept, self.kept = self.kept, []
         for info, message in kept:
             self.receive(info, message, now)
         for target, asked in list(self._asked.items()):
@@ -140,7 +140,7 @@ class Meetings:
         if asked.info is not None:
             self._links.close(asked.info, "the MEET is over")
         self._owner.answer(asked.token, None, error)
-        if not self._asked and self._kept:
+        if not self._asked and self.kept:
             self._owner.orders.busy = True
 
     # ------------------------------------------------------------------ messages
@@ -175,8 +175,8 @@ class Meetings:
         elif owner.standing is Standing.REMOVED:
             self._links.send(info, MeetRejected(), now)
         elif owner.standing is Standing.JOINER or (self._waits_for_answer() and asker > owner.node_id):
-            if all(kept is not info for kept, _ in self._kept):
-                self._kept.append((info, message))
+            if all(kept is not info for kept, _ in self.kept):
+                self.kept.append((info, message))
         else:
             owner.lifecycle.become_joiner((info.link, AddMe()), now)
 
@@ -185,13 +185,13 @@ class Meetings:
 
     def release_kept(self, now: float) -> None:
         """Our own MEETs are all answered or have failed: those that were kept for them are looked at again."""
-        if self._kept and not self._waits_for_answer() and self._owner.standing is not Standing.JOINER:
+        if self.kept and not self._waits_for_answer() and self._owner.standing is not Standing.JOINER:
             self.standing_changed(now)
 
     def _on_add_me(self, info: LinkInfo, message: Message, now: float) -> None:
         owner, other = self._owner, info.node_id or ""
         if owner.standing is Standing.JOINER:
-            self._kept.append((info, message))
+            self.kept.append((info, message))
             return
         join = self._join_of(other)
         if owner.standing is Standing.REMOVED or owner.is_voter(other) or join is None:

@@ -171,11 +171,11 @@ class Member:
 
     def is_served(self, info: LinkInfo) -> bool:
         """Whether what the link brings of Raft is handled (PROTOCOL 9)."""
-        node_id = info.node_id or ""
-        if self.links.is_foreign(info):
+        node_id, neighbours = info.node_id or "", self.neighbours
+        if info.cluster != self.cluster_id and self.links.is_foreign(info):
             return False
-        if self.knows(node_id):
-            return not info.lost and node_id not in self.neighbours.lost_learners
+        if node_id in self.state.nodes or node_id in neighbours:
+            return not info.lost and node_id not in neighbours.lost_learners
         if self.standing is Standing.JOINER:
             return info.cluster not in NO_CLUSTER
         # No cluster id here: a file of a server that has none; then only who is known is served.
@@ -242,9 +242,11 @@ class Member:
         self.leader.tick(now)
 
     def _enter(self, now: float) -> None:
+        if now <= self._now:
+            return
         if now - self._now > self.config.node_timeout / 2:
             self.links.after_pause(now)
-        self._now = max(self._now, now)
+        self._now = now
 
     def stored(self, ticket: int, now: float) -> None:
         """The storage job of `ticket` is durable."""
@@ -374,9 +376,9 @@ class Member:
     # ------------------------------------------------------------------ what is applied
 
     def apply(self, now: float, budget: int = 4096) -> bool:
-        """Applies what is committed, up to `budget` entries. Whether there is more to apply at once."""
+        """Applies what is committed, up to `budget` entries. Whether another turn is due at once."""
         self._enter(now)
-        if self.snapshots.installing:
+        if self.raft.commit_index == self.raft.last_applied or self.snapshots.installing:
             return False
         return self.applier.run(budget, now)
 
@@ -396,12 +398,17 @@ class Member:
     def take(self, now: float) -> Orders:
         """What all inputs since the last call have caused: see `Orders`. Called once a turn of the loop."""
         self._enter(now)
-        self.meetings.release_kept(now)
-        self._send_proposals(now)
-        self._ask_reads(now)
-        self.leader.release_voter_changes(now)
+        if self.meetings.kept:
+            self.meetings.release_kept(now)
+        if self.proposals.pending:
+            self._send_proposals(now)
+        if self.barriers.waiting:
+            self._ask_reads(now)
+        if self.raft.leadership is not None:
+            self.leader.release_waiting(now)
         update = self.raft.take()
-        self.storing.take(update)
+        if update.ticket:
+            self.storing.take(update)
         for send in update.send:
             self._route(send, now)
         for link, reason in update.close:
@@ -411,8 +418,10 @@ class Member:
                 self.links.close(info, reason)
         for text in update.critical:
             self.log(_CRITICAL, text)
-        self._take_reads(update, now)
-        self.snapshots.serve(update.needs_snapshot, now)
+        if update.reads or update.reads_failed:
+            self._take_reads(update, now)
+        if self.raft.leadership is not None:
+            self.snapshots.serve(self.raft.leadership, update.needs_snapshot, now)
         self._notice_leader()
         if self.neighbours.moved:
             self.neighbours.follow()
@@ -478,9 +487,10 @@ class Member:
         if raft.role is not self._seen_role:
             self._seen_role = raft.role
             self.event("role", self.node_id)
-        seen = (raft.current_term, raft.leader_id)
-        if seen == self._seen_leader:
+        seen = self._seen_leader
+        if raft.leader_id == seen[1] and raft.current_term == seen[0]:
             return
+        seen = (raft.current_term, raft.leader_id)
         if seen[1] is not None and seen[1] != self._seen_leader[1]:
             self.event("leader", seen[1])
             self.log(_INFO, f"the leader of term {seen[0]} is {'this node' if raft.is_leader else seen[1]}")

@@ -6,7 +6,7 @@ Floor 3. Values only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..messages import Message
@@ -126,7 +126,7 @@ class InstallOrder(NamedTuple):
     app: Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Orders:
     """One turn's orders, to be carried out in the order of the fields.
 
@@ -136,21 +136,36 @@ class Orders:
     severities as in `logging`. `busy`: `take` has more to give at once.
     """
 
-    store: StoreJob | None = None
-    rewrites: list[Rewrite] = field(default_factory=list)
-    sends: list[tuple[int, Message]] = field(default_factory=list)
-    closes: list[tuple[int, str]] = field(default_factory=list)
-    identified: list[int] = field(default_factory=list)
-    dial: dict[str, tuple[str, int]] | None = None
-    build_snapshot: bool = False
-    piece_reads: list[PieceRead] = field(default_factory=list)
-    piece_writes: list[PieceWrite] = field(default_factory=list)
-    abandon_incoming: bool = False
-    release: list[Any] = field(default_factory=list)
-    install: InstallOrder | None = None
-    answers: list[tuple[Any, Any, Exception | None]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    log: list[tuple[int, str]] = field(default_factory=list)
-    wants_rewrite: bool = False
-    busy: bool = False
-    wake_at: float = 0.0
+    store: StoreJob | None
+    rewrites: list[Rewrite]
+    sends: list[tuple[int, Message]]
+    closes: list[tuple[int, str]]
+    identified: list[int]
+    dial: dict[str, tuple[str, int]] | None
+    build_snapshot: bool
+    piece_reads: list[PieceRead]
+    piece_writes: list[PieceWrite]
+    abandon_incoming: bool
+    release: list[Any]
+    install: InstallOrder | None
+    answers: list[tuple[Any, Any, Exception | None]]
+    events: list[Event]
+    log: list[tuple[int, str]]
+    wants_rewrite: bool
+    busy: bool
+    wake_at: float
+
+    def __init__(self) -> None:  # written out: one is made each turn, and a generated one takes twice as long
+        self.store = self.dial = self.install = None
+        self.rewrites = []
+        self.sends = []
+        self.closes = []
+        self.identified = []
+        self.piece_reads = []
+        self.piece_writes = []
+        self.release = []
+        self.answers = []
+        self.events = []
+        self.log = []
+        self.build_snapshot = self.abandon_incoming = self.wants_rewrite = self.busy = False
+        self.wake_at = 0.0

@@ -14,6 +14,7 @@ from ..cluster.sessions import Duplicate, Sessions
 from ..cluster.snapshot import node_lines, parse_nodes, session_part
 from ..cluster.state import ClusterState, Kind
 from ..consensus import ProgressState, Standing
+from ..consensus.leading import Leadership
 from ..errors import SnapshotError
 from ..messages import InstallSnapshot, Message, SnapshotAck, SnapshotPiece
 from .incoming import Incoming
@@ -69,10 +70,9 @@ class Snapshots:
 
     # ------------------------------------------------------------------ sending
 
-    def serve(self, peers: list[str], now: float) -> None:
-        """`peers` need a snapshot: transfers begin, where one is at hand; else one is ordered."""
-        leadership = self._member.raft.leadership
-        if leadership is None:
+    def serve(self, leadership: Leadership, peers: list[str], now: float) -> None:
+        """`peers` need a snapshot: transfers begin, where one is at hand; else one is ordered. Called each turn."""
+        if not (peers or self._out.running):
             return
         for peer, transfer in list(self._out.running.items()):
             progress = leadership.peers.get(peer)

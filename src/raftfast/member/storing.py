@@ -75,12 +75,10 @@ class Storing:
     # ------------------------------------------------------------------ what is stored
 
     def take(self, update: Update) -> None:
-        """Orders the turn's storage job, if there is one."""
+        """Orders the turn's storage job, of an update that has a ticket."""
         member = self._member
         if update.truncate_from is not None:
             member.neighbours.truncated_from(update.truncate_from)
-        if not update.ticket:
-            return
         lines: list[bytes] = []
         if update.store_from < update.store_to:
             lines = member.raft.log.lines(update.store_from, update.store_to)

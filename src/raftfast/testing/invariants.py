@@ -48,7 +48,8 @@ class _Command(NamedTuple):
 class ClusterTruth:
     """What is true of one cluster for ever, learned as it happens.
 
-    `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed;
+    `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed,
+    `committed_in` in which term each was found to be;
     `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index,
     `states` its states, as far as they were looked at. `succeeded` are the cluster entries that took effect, or held;
     `lost` the ids of nodes whose copies were destroyed and that have not been forgotten, or joined anew, since.
@@ -58,6 +59,7 @@ class ClusterTruth:
         self.cluster_id = cluster_id
         self.lines: dict[tuple[int, int], tuple[bytes, int]] = {}
         self.committed: list[bytes] = [b""]
+        self.committed_in: list[int] = [0]
         self.leaders: dict[int, str] = {}
         self.votes: dict[tuple[str, int], str] = {}
         self.commands: dict[int, _Command] = {}
@@ -74,8 +76,8 @@ class ClusterTruth:
         self.succeeded: set[bytes] = set()
         self.lost: set[str] = set()
 
-    def learn_committed(self, index: int, line: bytes) -> None:
-        """The entry at `index` is committed. It never was, and never will be, another."""
+    def learn_committed(self, index: int, line: bytes, term: int) -> None:
+        """The entry at `index` is committed in `term`. It never was, and never will be, another."""
         if index < len(self.committed):
             if self.committed[index] != line:
                 raise BrokenInvariant(f"entry {index} was committed as {self.committed[index]!r} and as {line!r}")
@@ -83,6 +85,7 @@ class ClusterTruth:
         if index > len(self.committed):
             raise BrokenInvariant(f"entry {index} is committed before {len(self.committed)}")
         self.committed.append(line)
+        self.committed_in.append(term)
         raw = line.split(b" ", 1)[1]
         if raw.startswith(b"APP"):
             self.sessions.learn(line)
@@ -121,13 +124,13 @@ class ClusterTruth:
 class _Seen:
     """What was last seen of one node's life."""
 
-    __slots__ = ("applied", "commit", "durable_term", "matches", "standing", "state_index", "term", "turns", "voters")
+    __slots__ = ("applied", "commit", "matches", "standing", "state_index", "term", "turns", "verified", "voters")
 
     def __init__(self) -> None:
         self.standing: Standing | None = None
-        self.term = self.commit = self.applied = self.state_index = self.durable_term = self.turns = 0
+        self.term = self.commit = self.applied = self.verified = self.state_index = self.turns = 0
         self.voters: frozenset[str] = frozenset()
-        self.matches: dict[str, tuple[Progress, int]] = {}
+        self.matches: dict[Progress, int] = {}
 
 
 class Checks:
@@ -154,7 +157,10 @@ class Checks:
         return None if cluster_id is None else self.truth(cluster_id)
 
     def _disk_of(self, node_id: str) -> SimulatedNode | None:
-        return next((node for node in self._nodes if node.node_id == node_id), None)
+        for node in self._nodes:
+            if node.node_id == node_id:
+                return node
+        return None
 
     # ------------------------------------------------------------------ a node's life
 
@@ -173,6 +179,7 @@ class Checks:
             raft = node.member.raft
             seen.standing = raft.standing
             seen.term, seen.commit, seen.applied = raft.current_term, raft.commit_index, raft.last_applied
+            seen.verified = seen.applied
         return seen
 
     def destroyed(self, node: SimulatedNode) -> None:
@@ -199,8 +206,10 @@ class Checks:
     def committed(self, node: SimulatedNode, member: Member) -> None:
         """Before it applies: what is newly committed is still in its log, which may be trimmed as soon as applied."""
         seen, raft = self._seen[node.number], member.raft
+        if raft.commit_index <= seen.commit or raft.standing is Standing.SINGLETON:
+            return
         truth = self.truth_of(node)
-        if truth is None or raft.standing is Standing.SINGLETON or raft.commit_index <= seen.commit:
+        if truth is None:
             return
         if raft.standing is not seen.standing and raft.standing is Standing.JOINER:
             return
@@ -223,32 +232,30 @@ class Checks:
                 f"node {node.number} went back: term {seen.term} to {term}, commit {seen.commit} to {commit}, "
                 f"applied {seen.applied} to {applied}"
             )
-        truth = self.truth_of(node)
-        if truth is not None and standing is not Standing.SINGLETON:
-            if raft.leadership is not None:
+        if (raft.leadership is not None or applied != seen.applied) and standing is not Standing.SINGLETON:
+            truth = self.truth_of(node)
+            if truth is not None:
                 self._check_leader(node, member, truth, seen)
-            if applied != seen.applied:
-                self._check_state(node, member, truth, seen)
+                if applied != seen.applied:
+                    self._check_state(node, member, truth, seen)
         seen.term, seen.commit, seen.applied, seen.voters = term, commit, applied, raft.voters
         seen.turns += 1
-        log = raft.log
-        if not log.boundary_index <= applied <= commit <= log.last_index or raft.durable_index > log.last_index:
+        log, last = raft.log, raft.log.last_index
+        if not log.boundary_index <= applied <= commit <= last or raft.durable_index > last:
             raise BrokenInvariant(
                 f"node {node.number}: boundary {log.boundary_index}, applied {applied}, commit {commit}, "
                 f"last {log.last_index}, durable {raft.durable_index}"
             )
         if seen.turns % 32 == 0:
             self._check_whole(node, member)
+            if applied != seen.verified:
+                seen.verified = applied
+                self._check_applied(node, member)
 
     def _check_whole(self, node: SimulatedNode, member: Member) -> None:
         """What costs more, now and then."""
         member.raft.check()
         self._check_voters(node, member)
-        member.state.verify()
-        member.sessions.verify()
-        truth = self.truth_of(node)
-        if truth is not None and member.raft.last_applied == len(truth.committed) - 1:
-            self._check_sessions(node, member, truth)
         pending, unsent = list(member.proposals.pending), member.proposals.unsent
         if len(pending) != len(member.proposals.pending) or not {id(p) for p in unsent} <= {id(p) for p in pending}:
             raise BrokenInvariant(f"node {node.number}: unsent proposals that are not pending")
@@ -261,6 +268,14 @@ class Checks:
     def _check_sessions(self, node: SimulatedNode, member: Member, truth: ClusterTruth) -> None:
         if [client_id.encode() for client_id in member.sessions] != list(truth.sessions.open):
             raise BrokenInvariant(f"node {node.number} has other sessions open than the log says")
+
+    def _check_applied(self, node: SimulatedNode, member: Member) -> None:
+        """What costs more of what only an applied entry changes."""
+        member.state.verify()
+        member.sessions.verify()
+        truth = self.truth_of(node)
+        if truth is not None and member.raft.last_applied == len(truth.committed) - 1:
+            self._check_sessions(node, member, truth)
 
     def _check_voters(self, node: SimulatedNode, member: Member) -> None:
         """The voters in force are a function of the log, and change one at a time."""
@@ -296,22 +311,28 @@ class Checks:
             self._check_complete(node, member, truth)
         elif known != node.node_id:
             raise BrokenInvariant(f"term {raft.current_term} has two leaders: {known[:8]} and {node.node_id[:8]}")
+        matches = seen.matches
         for peer, progress in leadership.peers.items():
-            before = seen.matches.get(peer)
-            if before is not None and before[0] is progress and progress.match_index < before[1]:
-                raise BrokenInvariant(f"node {node.number}: the match of {peer[:8]} fell to {progress.match_index}")
-            if before is None or before[0] is not progress or progress.match_index != before[1]:
-                seen.matches[peer] = (progress, progress.match_index)
+            match = progress.match_index
+            if match != (before := matches.get(progress)):
+                if before is not None and match < before:
+                    raise BrokenInvariant(f"node {node.number}: the match of {peer[:8]} fell to {match}")
+                matches[progress] = match
 
     def _check_complete(self, node: SimulatedNode, member: Member, truth: ClusterTruth) -> None:
-        """Leader completeness: all that was ever committed is in a new leader's log."""
-        log = member.raft.log
-        if log.last_index < len(truth.committed) - 1:
+        """Leader completeness: all that was committed in earlier terms is in a new leader's log.
+
+        It may be late: a leader of a later term, which it has not heard of, may have committed more.
+        """
+        log, last = member.raft.log, len(truth.committed) - 1
+        while truth.committed_in[last] >= member.raft.current_term:
+            last -= 1
+        if log.last_index < last:
             raise BrokenInvariant(
                 f"node {node.number} leads term {member.raft.current_term} with {log.last_index} entries, "
-                f"and {len(truth.committed) - 1} are committed"
+                f"and {last} were committed before"
             )
-        for index in range(log.boundary_index + 1, len(truth.committed)):
+        for index in range(log.boundary_index + 1, last + 1):
             if log.line(index) != truth.committed[index]:
                 raise BrokenInvariant(f"node {node.number} leads, and its entry {index} is not the committed one")
 
@@ -319,7 +340,7 @@ class Checks:
         raft = member.raft
         first = max(before, raft.log.boundary_index) + 1
         for index, line in enumerate(raft.log.lines(first, raft.commit_index + 1), first):
-            truth.learn_committed(index, line)
+            truth.learn_committed(index, line, raft.current_term)
         if raft.commit_index >= len(truth.committed):
             raise BrokenInvariant(f"node {node.number} commits {raft.commit_index}, which nobody has committed")
         if raft.leadership is not None:
@@ -398,10 +419,7 @@ class Checks:
 
     def message_sent(self, node: SimulatedNode, end: End, message: Message) -> None:
         """What a message promises is on the sender's disk before it leaves."""
-        kind = type(message)
         disk = node.disk
-        if kind in (Hello, Hi) and not node.disk.stored:
-            raise BrokenInvariant(f"node {node.number} greets before its id is stored")
         if isinstance(message, AppendEntriesAck):
             self._check_ack(node, message)
         elif isinstance(message, (AppendEntries, SnapshotPiece)):
@@ -412,6 +430,9 @@ class Checks:
             voted = disk.hard.voted_for in (asker.node_id, *asker.former_ids) and disk.hard.current_term == message.term
             if disk.hard.current_term < message.term or (message.granted and not voted):
                 raise BrokenInvariant(f"node {node.number} sends a vote of term {message.term} that is not stored")
+        elif isinstance(message, (Hello, Hi)):
+            if not disk.stored:
+                raise BrokenInvariant(f"node {node.number} greets before its id is stored")
         elif isinstance(message, VoteRequest) and (disk.hard.current_term, disk.hard.voted_for) != (
             message.term,
             node.node_id,
@@ -430,8 +451,11 @@ class Checks:
         leader = self._disk_of(truth.leaders.get(ack.term, "")) if truth is not None else None
         if leader is None or leader.member is None or leader.member.raft.current_term != ack.term:
             return
-        log, term = leader.member.raft.log, disk.term_at(ack.index)
-        if leader.member.raft.leadership is None or term is None or not log.boundary_index < ack.index:
+        log = leader.member.raft.log
+        if leader.member.raft.leadership is None or not log.boundary_index < ack.index:
+            return
+        term = disk.term_at(ack.index)
+        if term is None:
             return
         if ack.index > log.last_index or log.term_at(ack.index) != term:
             raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, where the leader has another entry")

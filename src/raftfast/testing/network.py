@@ -46,13 +46,15 @@ class Site(Protocol):
 class End:
     """One node's end of a link. `key` is what was dialled, None where it was accepted.
 
-    `swallows`: what is sent here gets nowhere, and nobody is told. `backlog`: what waits for a partition to end.
+    `origin`: for the trace, where its messages come from. `swallows`: what is sent here gets nowhere, and nobody is
+    told. `backlog`: what waits for a partition to end.
     """
 
-    __slots__ = ("backlog", "closed", "key", "last_arrival", "number", "other", "site", "swallows")
+    __slots__ = ("backlog", "closed", "key", "last_arrival", "number", "origin", "other", "site", "swallows")
 
-    def __init__(self, number: int, site: Site, key: str | None) -> None:
+    def __init__(self, number: int, site: Site, key: str | None, origin: str) -> None:
         self.number = number
+        self.origin = origin
         self.site = site
         self.key = key
         self.other: End = self
@@ -92,15 +94,15 @@ class Network:
         """A dial reaches the node at the other end: our end of the new link, or None."""
         if target is None or not target.listens or self._is_blocked(site, target):
             return None
-        ours, theirs = self._end(site, key), self._end(target, None)
+        ours, theirs = self._end(site, key, target), self._end(target, None, site)
         ours.other, theirs.other = theirs, ours
         ours.last_arrival = theirs.last_arrival = self._timeline.now
         target.link_is_open(theirs)
         return ours
 
-    def _end(self, site: Site, key: str | None) -> End:
+    def _end(self, site: Site, key: str | None, peer: Site) -> End:
         self._count += 1
-        end = self.ends[self._count] = End(self._count, site, key)
+        end = self.ends[self._count] = End(self._count, site, key, f"from n{peer.number}")
         return end
 
     def _is_blocked(self, one: Site, other: Site) -> bool:
@@ -154,9 +156,10 @@ class Network:
     def _arrive(self, end: End, messages: list[Message]) -> None:
         if end.swallows and not end.closed:
             return  # the link was cut meanwhile
-        if not end.other.closed:
+        other = end.other
+        if not other.closed:
             self.messages += len(messages)
-            end.other.site.messages_came(end.other, messages)
+            other.site.messages_came(other, messages)
 
     def _shuffle(self, messages: list[Message]) -> list[Message]:
         chance, rng = self._faults.message_chaos, self._rng

@@ -69,6 +69,7 @@ class SimulatedNode:
         drift = simulation.faults.clock_drift
         self._rate = 1.0 + drift * (2 * simulation.rng.random() - 1)
         self._offset = 1000.0 * simulation.rng.random()
+        self._timeline, self._rng, self._checks = simulation.timeline, simulation.rng, simulation.checks
 
     def _clear(self) -> None:
         """Nothing is known of an earlier life."""
@@ -128,11 +129,11 @@ class SimulatedNode:
 
     def clock(self) -> float:
         """Its own clock, which no other node's agrees with."""
-        return self._offset + self._rate * self.simulation.timeline.now
+        return self._offset + self._rate * self._timeline.now
 
     def note(self, what: str, detail: Any = "") -> None:
         """For the trace."""
-        self.simulation.trace.note(self.simulation.timeline.now, self.number, what, detail)
+        self.simulation.trace.note(self._timeline.now, self.number, what, detail)
 
     # ------------------------------------------------------------------ life
 
@@ -331,8 +332,7 @@ class SimulatedNode:
 
     def later(self, delay: float, call: Callable[..., object], *args: Any) -> None:
         """An input of this life, after a delay."""
-        timeline = self.simulation.timeline
-        timeline.at(timeline.now + delay, self._arrive, self.life, call, args)
+        self._timeline.at(self._timeline.now + delay, self._arrive, self.life, call, args)
 
     def now(self, call: Callable[..., object], *args: Any) -> None:
         """An input of this life, now; or when its pause is over."""
@@ -341,23 +341,25 @@ class SimulatedNode:
     def _arrive(self, life: int, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         if life != self.life or self.member is None:
             return
-        timeline = self.simulation.timeline
-        if self.paused_until > timeline.now:
-            timeline.at(self.paused_until, self._arrive, life, call, args)
+        if self.paused_until > self._timeline.now:
+            self._timeline.at(self.paused_until, self._arrive, life, call, args)
             return
         call(*args)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
+        """A turn is due: mostly at once, behind all that arrives at this moment."""
         if self._scheduled:
             return
         self._scheduled = True
-        timeline, rng = self.simulation.timeline, self.simulation.rng
-        delay = 0.0 if rng.random() < 0.7 else 0.0005 * rng.random()
-        timeline.at(timeline.now + delay, self._turn, self.life)
+        if self._rng.random() < 0.7:
+            self._timeline.soon(self._turn, self.life)
+        else:
+            self._timeline.at(self._timeline.now + 0.0005 * self._rng.random(), self._turn, self.life)
 
     def _turn(self, life: int) -> None:
-        member, timeline = self.member, self.simulation.timeline
+        member, timeline = self.member, self._timeline
         if life != self.life or member is None:
             return
         if self.paused_until > timeline.now:
@@ -367,12 +369,13 @@ class SimulatedNode:
         now = self.clock()
         orders = member.take(now)
         self._carry_out(member, orders)
-        self.simulation.checks.committed(self, member)
-        applied = member.raft.last_applied
-        more = member.apply(now, self.simulation.apply_budget())
-        self._answer(member.orders)
-        self.simulation.checks.turned(self, member)
-        if more or orders.busy or member.raft.last_applied != applied:
+        self._checks.committed(self, member)
+        raft, more = member.raft, False
+        if raft.commit_index > raft.last_applied:
+            more = member.apply(now, self.simulation.apply_budget())
+            self._answer(member.orders)
+        self._checks.turned(self, member)
+        if more or orders.busy:
             self._schedule()
         self._set_timer(orders.wake_at)
         if not self._settled and self.disk_work.is_idle:
@@ -381,17 +384,17 @@ class SimulatedNode:
             self._schedule()
 
     def _set_timer(self, wake_at: float) -> None:
-        timeline = self.simulation.timeline
-        when = max((wake_at - self._offset) / self._rate, timeline.now) + 0.0001 + 0.001 * self.simulation.rng.random()
-        if self._timer_at is None or when < self._timer_at:
-            self._timer += 1
-            self._timer_at = when
-            timeline.at(when, self._on_timer, self.life, self._timer)
+        when = (wake_at - self._offset) / self._rate
+        if self._timer_at is not None and when >= self._timer_at:
+            return
+        self._timer += 1
+        self._timer_at = max(when, self._timeline.now) + 0.0001 + 0.001 * self._rng.random()
+        self._timeline.at(self._timer_at, self._on_timer, self.life, self._timer)
 
     def _on_timer(self, life: int, timer: int) -> None:
         if life != self.life or timer != self._timer or self.member is None:
             return
-        timeline = self.simulation.timeline
+        timeline = self._timeline
         if self.paused_until > timeline.now:
             # Behind all that arrived meanwhile: a loop that wakes up reads its sockets before it runs its timers.
             timeline.at(self.paused_until + 1e-9, self._on_timer, life, timer)
@@ -401,23 +404,16 @@ class SimulatedNode:
         self._schedule()
 
     def _carry_out(self, member: Member, orders: Orders) -> None:
-        checks, network = self.simulation.checks, self.simulation.network
         if orders.store is not None:
-            checks.job_ordered(self, orders.store)
-        self.disk_work.carry_out(orders)
-        by_link: dict[int, list[Message]] = {}
-        for number, message in orders.sends:
-            by_link.setdefault(number, []).append(message)
-        for number, messages in by_link.items():
-            end = self.ends.get(number)
-            if end is not None:
-                for message in messages:
-                    checks.message_sent(self, end, message)
-                network.send(end, messages)
+            self._checks.job_ordered(self, orders.store)
+        if orders.store is not None or orders.rewrites:
+            self.disk_work.carry_out(orders)
+        if orders.sends:
+            self._send(orders.sends)
         for number, reason in orders.closes:
             end = self.ends.get(number)
             if end is not None:
-                network.close(end, reason)
+                self.simulation.network.close(end, reason)
                 self.link_is_closed(end, reason)
         for number in orders.identified:
             end = self.ends.get(number)
@@ -426,16 +422,29 @@ class SimulatedNode:
         if orders.dial is not None:
             self._want(orders.dial)
         self.snapshots.carry_out(member, orders)
-        self._answer(orders)
+        if orders.answers:
+            self._answer(orders)
         for event in orders.events:
             self.note("event", f"{event.kind} {(event.node_id or '')[:8]}")
         for severity, text in orders.log:
             self.note("log", text)
             if severity >= 50:
-                checks.critical(self, text)
+                self._checks.critical(self, text)
         if orders.wants_rewrite:
             self.disk_work.wants_rewrite()
         self.disk_work.rewrite_if_wanted()
+
+    def _send(self, sends: list[tuple[int, Message]]) -> None:
+        """One write a link."""
+        by_link: dict[int, list[Message]] = {}
+        for number, message in sends:
+            by_link.setdefault(number, []).append(message)
+        for number, messages in by_link.items():
+            end = self.ends.get(number)
+            if end is not None:
+                for message in messages:
+                    self._checks.message_sent(self, end, message)
+                self.simulation.network.send(end, messages)
 
     def _answer(self, orders: Orders) -> None:
         for token, result, error in orders.answers:
@@ -456,13 +465,13 @@ class SimulatedNode:
     def messages_came(self, end: End, messages: list[Message]) -> None:
         """The network brings messages."""
         if end.number in self.ends:
-            self.now(self._take_messages, end, messages)
+            self._arrive(self.life, self._take_messages, (end, messages))
 
     def _take_messages(self, end: End, messages: list[Message]) -> None:
         if self.member is None or end.number not in self.ends:
             return
         for message in messages:
-            self.note(type(message).__name__, (f"from n{end.other.site.number}", message))
+            self.note(type(message).__name__, (end.origin, message))
         self.member.link_messages(end.number, messages, self.clock())
 
     def link_is_closed(self, end: End, reason: str) -> None:
