@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from ..hot import wire
-from ..messages import InstallSnapshot, Message, Reject, SnapshotAck, SnapshotPiece
+from ..messages import InstallSnapshot, Message, Reject
 from .timeline import Timeline
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["End", "Network", "Site"]
 
-_NEVER_LOST = frozenset({InstallSnapshot, SnapshotPiece, SnapshotAck})
-"""A transfer trusts its link: what is lost of it is lost with the link, and it goes on with the next one. Each piece
-has one answer, and the heartbeats' answers show that the link lives: a piece lost alone is waited for for ever."""
+_NEVER_LOST = frozenset({InstallSnapshot})
+"""It has no answer of its own, and the heartbeats' answers show that its link lives: lost alone it would be waited for
+for ever. Of pieces the sender asks."""
 
 _NEVER_TWICE = frozenset({Reject})
 """It decides a proposal by its bytes: the second one would decide another proposal of the same bytes."""
