@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from conftest import IMPLEMENTATIONS, leaf
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from nodesconf_cases import canonical, ids, records
 
+from conftest import IMPLEMENTATIONS, leaf
 from raftfast.errors import ParseError
 from raftfast.messages import ENTRY_TYPES
 from raftfast.records import NodeRecord, NodesConf

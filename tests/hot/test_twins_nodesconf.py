@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import IMPLEMENTATIONS, leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodesconf_cases import BAD_RECORDS, WRONG_TYPES, records, resealed
 
+from conftest import IMPLEMENTATIONS, leaf
 from raftfast.errors import ParseError
 from raftfast.records import Address, NodeRecord, NodesConf
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import IMPLEMENTATIONS, leaf
 from wire_cases import VALID, message_of
 
+from conftest import IMPLEMENTATIONS, leaf
 from raftfast import messages
 from raftfast.errors import ProtocolError
 from raftfast.records import Address, NodeRecord, NodesConf

@@ -9,11 +9,11 @@ import pickle
 from typing import Any
 
 import pytest
-from conftest import IMPLEMENTATIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_cases import INVALID, framed, mutated_payloads, sendable
 
+from conftest import IMPLEMENTATIONS
 from raftfast import messages
 from raftfast.hot import wire_py
 

@@ -9,12 +9,12 @@ import array
 from typing import Any
 
 import pytest
-from conftest import IMPLEMENTATIONS, leaf
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_cases import INVALID, sendable
 
+from conftest import IMPLEMENTATIONS, leaf
 from raftfast import messages
 from raftfast.errors import ProtocolError
 from raftfast.hot import wire_py
