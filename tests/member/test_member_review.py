@@ -565,3 +565,23 @@ def test_a_silent_voter_is_replaced_also_where_there_is_room_for_more() -> None:
     assert a.member.is_voter(d.id)
     world.heal()
     world.until(lambda: a.member.state.voters() == {host.id for host in world.hosts.values()})
+
+
+def test_a_leader_that_has_applied_nothing_yet_takes_the_proposals_of_members() -> None:
+    """It is sent once in a term: dropped, its caller would wait in vain (PROTOCOL 6.2)."""
+    world = Wiring("abc")
+    world.form("abc")
+    for host in world.hosts.values():
+        host.crash()
+    for host in world.hosts.values():
+        host.start()
+    world.held = lambda sender, to, message: isinstance(message, AppendEntriesAck)
+    world.until(lambda: any(host.member.raft.is_leader for host in world.hosts.values()))
+    leader = world.leader
+    assert leader.member.raft.last_applied == 0
+    other = next(host for host in world.hosts.values() if host is not leader)
+    done = other.propose(b"x")
+    world.until(lambda: any(isinstance(message, Propose) for _, to, message in world.passed if to == leader.name))
+    world.release()
+    world.until(lambda: done.answered)
+    assert done.ok

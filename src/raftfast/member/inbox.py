@@ -108,7 +108,7 @@ class Inbox:
         member.snapshots.on_ack(info.node_id or "", message)
 
     def _on_propose(self, info: LinkInfo, message: Propose) -> None:
-        if info.node_id in self._member.state.nodes:
+        if self._member.knows(info.node_id or ""):  # also by the log alone: a restarted leader has applied nothing yet
             self._member.leader.on_propose(info.link, message.entry, self._member.now)
         else:
             self._member.count("proposals_of_strangers")
