@@ -55,6 +55,6 @@ class UserPytest:
             env={**kept, "PYTHONPATH": path, "COLUMNS": "120", **variables},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=580,
         )
         return Done(done.stdout, done.stderr, done.returncode)
