@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raftfast.cluster.entries import AddVoter, NodeFail, NodeJoin
+from raftfast.cluster.state import ClusterState
 from raftfast.config import Config
 from raftfast.consensus import Standing
 from raftfast.consensus.leading import Leadership
@@ -225,3 +226,13 @@ def test_who_rejoined_below_a_snapshot_is_served_by_who_saw_it_without_its_log(f
     member.raft._lead()
     assert member.raft.leadership is not None
     assert not member.raft.leadership.peers[FOUNDER].lost_log
+
+
+def test_links_of_nodes_that_a_snapshot_does_not_name_are_closed_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    member, ids = singleton(), [f"{number * 7919 % 1009:040x}" for number in range(100, 120)]
+    for index, node_id in enumerate(ids, 1):
+        member.state.apply(index, NodeJoin(node_id, address(index, SHARD), False))
+    closed: list[str] = []
+    monkeypatch.setattr(member.links, "close_of", lambda node_id, reason: closed.append(node_id))
+    member.installed_state(ClusterState(), member.new_sessions())
+    assert closed == sorted([*ids, ME])

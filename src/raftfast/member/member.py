@@ -384,7 +384,7 @@ class Member:
 
     def installed_state(self, state: ClusterState, sessions: Sessions) -> None:
         """A snapshot replaces the applied state; links of nodes that are not in it are closed."""
-        gone = self.state.nodes.keys() - state.nodes.keys()
+        gone = sorted(self.state.nodes.keys() - state.nodes.keys())  # in one order in every process
         state.removed.update({n: i for n, i in self.state.removed.items() if n not in state.nodes})
         self.state = state
         self.sessions = sessions
