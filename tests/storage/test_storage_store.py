@@ -27,6 +27,8 @@ from raftfast.errors import InvariantViolation, ParseError, SnapshotError, Stora
 from raftfast.hot import nodesconf
 from raftfast.records import HardState
 from raftfast.storage import AppFile, Storage, StoredState, app_of, inspect
+from raftfast.storage.disk import Disk
+from raftfast.storage.folder import Folder
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "nodesconf"
 FIRST = HardState(1, MY_ID)
@@ -675,3 +677,22 @@ def test_inspect_changes_nothing_and_needs_no_lock(tmp_path):
         inspect(tmp_path / "none")
     with pytest.raises(StorageError, match="Is a directory"):
         inspect(tmp_path)
+
+
+def test_a_folder_that_another_process_made_just_now_is_taken(tmp_path: Path) -> None:
+    """Of two that start at once the lock decides, not who made the folder."""
+
+    class Late(Disk):
+        looked = False
+
+        def is_folder(self, path: str) -> bool:
+            if not self.looked:
+                self.looked = True
+                os.mkdir(path)
+                raise FileNotFoundError(path)
+            return super().is_folder(path)
+
+    folder = Folder(str(tmp_path / "node"), Late())
+    with pytest.raises(StorageError, match="in use by another process"):
+        Folder(str(tmp_path / "node"), Disk())
+    folder.close()

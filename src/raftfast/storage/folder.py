@@ -106,7 +106,8 @@ class Folder:
         except OSError as error:
             raise error_at(self.path, error) from error
         try:
-            self.disk.mkdir(self.path)
+            with contextlib.suppress(FileExistsError):  # another process made it just now: the lock decides
+                self.disk.mkdir(self.path)
             self.disk.fsync_folder(os.path.dirname(os.path.abspath(self.path)))
         except FileNotFoundError as error:
             raise StorageError(f"{self.path}: the folder above it does not exist") from error
