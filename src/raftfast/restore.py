@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from .cluster.entries import AddVoter, App, DelVoter, Entry, Failover, NodeForget, SlotChange, parse_line
 from .cluster.members import ranges_of
 from .cluster.state import ClusterState, Kind
 from .consensus import Standing
-from .consensus.voters import voter_change
+from .consensus.voters import VoterHistory
 from .errors import EntryError, ParseError, SnapshotError, StorageError
 from .hot import nodesconf
 from .member import Identity, Origin
@@ -140,16 +140,14 @@ def plan_recovery(conf: NodesConf) -> Recovery:
     )
 
 
-def _voters_in_force(origin: Origin) -> set[str]:
-    voters = set(origin.state.voters())
-    for _, _, line in origin.entries:
-        change = voter_change(line)
-        if change is not None:
-            (voters.add if change[0] else voters.discard)(change[1])
-    return voters
+def _voters_in_force(origin: Origin) -> Set[str]:
+    history = VoterHistory(origin.state.voters())
+    for index, _, line in origin.entries:
+        history.appended(index, line)
+    return history.current
 
 
-def _steps(state: ClusterState, node_id: str, others: Iterable[str], voters: set[str]) -> tuple[Entry, ...]:
+def _steps(state: ClusterState, node_id: str, others: Iterable[str], voters: Set[str]) -> tuple[Entry, ...]:
     steps: list[Entry] = []
 
     def step(entry: Entry, *, always: bool = False) -> None:

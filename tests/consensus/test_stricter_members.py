@@ -305,7 +305,7 @@ CASES = [
     mutant(
         "a NODE_JOIN makes a voter beside others",
         test_8_only_three_kinds_of_entries_change_the_voters,
-        ("voters", 'if before and line.split(b" ", 2)[1] == b"NODE_JOIN":', "if False:"),
+        ("voters", ' and parts[-1] == b"voter" and not voters:', ' and parts[-1] == b"voter":'),
     ),
     mutant(
         "several voter changes at a time",

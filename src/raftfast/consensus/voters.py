@@ -16,11 +16,12 @@ _FIELDS = (3, 5)
 """How many fields, the term and the type among them, their lines have."""
 
 
-def voter_change(line: bytes) -> tuple[bool, str] | None:
-    """(added, node id) where the AE line changes the voters, else None.
+def voter_change(line: bytes, voters: Set[str] = frozenset()) -> tuple[bool, str] | None:
+    """(added, node id) where the AE line changes the voters, else None. `voters` are those before it.
 
-    Voter-changing entries are ADD_VOTER, DEL_VOTER and a founder's self-join, no others. **(stricter)** One with fields
-    too few or too many is none: apply refuses it, and what is applied must follow this set (PROTOCOL 8).
+    Voter-changing entries are ADD_VOTER, DEL_VOTER and a founder's self-join, no others. **(stricter)** A join comes
+    before all voters, or it is no founder's: whoever wrote `voter` there, it joins a learner. One with fields too few
+    or too many is none: apply refuses it, and what is applied must follow this set (PROTOCOL 8).
     """
     parts = line.split(b" ")
     if len(parts) not in _FIELDS:
@@ -31,7 +32,7 @@ def voter_change(line: bytes) -> tuple[bool, str] | None:
         return True, node_id
     if len(parts) == 3 and parts[1] == b"DEL_VOTER":
         return False, node_id
-    if len(parts) == 5 and parts[1] == b"NODE_JOIN" and parts[-1] == b"voter":
+    if len(parts) == 5 and parts[1] == b"NODE_JOIN" and parts[-1] == b"voter" and not voters:
         return True, node_id
     return None
 
@@ -51,13 +52,11 @@ class VoterHistory:
 
     def appended(self, index: int, line: bytes) -> None:
         """The line now stands in the log at `index`."""
-        change = voter_change(line)
+        before = self.current
+        change = voter_change(line, before)
         if change is None:
             return
         added, node_id = change
-        before = self.current
-        if before and line.split(b" ", 2)[1] == b"NODE_JOIN":
-            return  # no founder's join: whoever wrote `voter` there, it joins a learner
         self.current = before | {node_id} if added else before - {node_id}
         self._changes.append((index, before, self.current))
 

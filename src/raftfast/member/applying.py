@@ -147,10 +147,9 @@ class Applier:
         They are read from the log, the others at a restart from the node lines: where the two part, majorities do. A
         leader that checks what it appends never makes such an entry.
         """
-        change = voter_change(b"0 " + raw)
-        if raw.startswith(b"NODE_JOIN") and self._member.state.voters():
-            return  # no founder's: it moved nothing
-        if change is not None and (change[1] in self._member.state.voters()) is not change[0]:
+        voters = self._member.state.voters()
+        change = voter_change(b"0 " + raw, voters)
+        if change is not None and (change[1] in voters) is not change[0]:
             raise InvariantViolation(f"entry {index} changed the voters in force and can't be applied: {raw[:80]!r}")
 
     def _follow(self, index: int, entry: Entry, verdict: Verdict, now: float) -> None:

@@ -285,7 +285,7 @@ class Checks:
             return
         voters, open_changes = member.state.voters(), 0
         for index, line in log.membership_lines(raft.last_applied + 1, log.last_index + 1):
-            change = voter_change(line)
+            change = voter_change(line, voters)
             if change is not None:
                 voters = voters | {change[1]} if change[0] else voters - {change[1]}
                 open_changes += index > max(raft.commit_index, len(truth.committed) - 1)
