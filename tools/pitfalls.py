@@ -281,7 +281,7 @@ PITFALLS: dict[str, dict[str, tuple[str, ...]]] = {
             "hot/test_log::test_appends_and_trims_for_ever_stay_right",
         ),
         "compiled tests skipped unseen; an old binary shipped": (
-            "hot/conftest",
+            "twins",
             "test_packaging",
         ),
         "twins that drift": (

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-
 import pytest
 
-IMPLEMENTATIONS = ("py",) if os.environ.get("RAFTFAST_PURE_TESTS", "") not in ("", "0") else ("c", "py")
+from twins import IMPLEMENTATIONS, leaf
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(params=IMPLEMENTATIONS)
 def log_class(request: pytest.FixtureRequest) -> type:
     """`RaftLog`, compiled (id `c`) and pure (id `py`). A compiled one that is absent fails, it is never skipped."""
-    found = importlib.import_module(f"raftfast.hot.log_{request.param}").RaftLog
+    found = leaf(request.param, "log").RaftLog
     assert isinstance(found, type)
     return found

@@ -1,23 +1,12 @@
-"""Fixtures `log`, `wire`, `nodesconf`: each leaf twice, compiled (id `c`) and pure (id `py`).
-
-A compiled twin that can't be imported fails the tests; it never skips them. RAFTFAST_PURE_TESTS=1 selects `py` alone,
-for the leg of CI that has no compiler. Nothing is chosen by what happens to be built.
-"""
+"""Fixtures `log`, `wire`, `nodesconf`: each leaf twice, compiled (id `c`) and pure (id `py`), as `twins` selects."""
 
 from __future__ import annotations
 
-import importlib
-import os
 from types import ModuleType
 
 import pytest
 
-IMPLEMENTATIONS = ("py",) if os.environ.get("RAFTFAST_PURE_TESTS", "") not in ("", "0") else ("c", "py")
-
-
-def leaf(impl: str, name: str) -> ModuleType:
-    """The twin `impl` (`c` or `py`) of the leaf `name` (`log`, `wire`, `nodesconf`)."""
-    return importlib.import_module(f"raftfast.hot.{name}_{impl}")
+from twins import IMPLEMENTATIONS, leaf
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

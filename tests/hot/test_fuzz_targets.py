@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import IMPLEMENTATIONS
+from twins import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif(IMPLEMENTATIONS != ("c", "py"), reason="RAFTFAST_PURE_TESTS: there is one twin")
 LEAVES = ("wire", "log", "nodesconf")

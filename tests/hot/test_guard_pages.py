@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import IMPLEMENTATIONS
+from twins import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif("c" not in IMPLEMENTATIONS, reason="RAFTFAST_PURE_TESTS: there is no compiled leaf")
 SEED = 20_261_124

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conftest import IMPLEMENTATIONS
+from twins import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.skipif("c" not in IMPLEMENTATIONS, reason="RAFTFAST_PURE_TESTS: there is no compiled leaf")
 

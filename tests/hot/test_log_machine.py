@@ -5,17 +5,14 @@ A failure prints the calls that led to it and the seed that brings them back.
 
 from __future__ import annotations
 
-import importlib
-import os
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from raftfast.errors import Compacted, InvariantViolation, Unavailable
+from twins import IMPLEMENTATIONS, leaf
 
 TOP = (1 << 64) - 1
-PURE_ONLY = os.environ.get("RAFTFAST_PURE_TESTS", "") not in ("", "0")
 MEMBERSHIP = ("NODE_JOIN", "NODE_FORGET", "ADD_VOTER", "DEL_VOTER")
 
 
@@ -168,8 +165,7 @@ class Twins(RuleBasedStateMachine):
         index=st.sampled_from([0, 0, 5, 126, 1 << 32, TOP - 300, TOP]), term=st.sampled_from([0, 3, 1 << 40, TOP - 1])
     )
     def begin(self, index, term):
-        names = ("log_py",) if PURE_ONLY else ("log_py", "log_c")
-        self.twins = [importlib.import_module(f"raftfast.hot.{name}").RaftLog(index, term) for name in names]
+        self.twins = [leaf(impl, "log").RaftLog(index, term) for impl in IMPLEMENTATIONS]
         self.naive = NaiveLog(index, term)
         self.serial = 0
 

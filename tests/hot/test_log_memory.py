@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import tracemalloc
 
 import pytest
 
 from raftfast.errors import Unavailable
+from twins import IMPLEMENTATIONS, leaf
 
-PURE_ONLY = os.environ.get("RAFTFAST_PURE_TESTS", "") not in ("", "0")
+PURE_ONLY = "c" not in IMPLEMENTATIONS
 TOP = (1 << 64) - 1
 MANY = 100_000
 SMALL = 8_000
@@ -29,8 +29,7 @@ def filled(log, terms):
 @pytest.mark.skipif(PURE_ONLY, reason="RAFTFAST_PURE_TESTS=1: the bound is the compiled twin's")
 @pytest.mark.parametrize("step", [0, 1, 1 << 20], ids=["one term", "each its own", "far apart"])
 def test_at_most_16_bytes_an_entry(step):
-    from raftfast.hot import log_c
-
+    log_c = leaf("c", "log")
     terms = [i * step for i in range(MANY)]
     made = filled(log_c, terms)
     assert sys.getsizeof(made) <= 16 * MANY
@@ -189,8 +188,7 @@ def test_a_finalizer_may_trim_while_a_list_is_made(log, verb):
 @pytest.mark.parametrize("verb", ["append", "extend", "merge", "trim_to", "truncate_from", "reset", "lines", "entries"])
 def test_whatever_allocation_fails_a_verb_is_done_or_not_done(verb):
     """Fails the first, second, third … allocation of a call; the log is as before, or as after, and sound."""
-    from raftfast.hot import log_c
-
+    log_c = leaf("c", "log")
     faults = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
     terms = [1] * 100 + [2] * 156
     lines = [b"%d NOOP" % term for term in terms]

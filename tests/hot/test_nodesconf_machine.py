@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from nodesconf_cases import canonical, ids, records
 
-from conftest import IMPLEMENTATIONS, leaf
 from raftfast.errors import ParseError
 from raftfast.messages import ENTRY_TYPES
 from raftfast.records import NodeRecord, NodesConf
+from twins import IMPLEMENTATIONS, leaf
 
 FLAGS = ("master", "slave", "fail", "fail?", "learner", "nofailover")
 lines_of_entries = st.tuples(

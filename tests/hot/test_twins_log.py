@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import enum
 import inspect
-import os
 
 import pytest
 
 from raftfast.errors import Compacted, InvariantViolation, Unavailable
 from raftfast.hot import log_py
+from twins import IMPLEMENTATIONS, leaf
 
-PURE_ONLY = os.environ.get("RAFTFAST_PURE_TESTS", "") not in ("", "0")
-pytestmark = pytest.mark.skipif(PURE_ONLY, reason="RAFTFAST_PURE_TESTS=1: there is one twin only")
-
-if not PURE_ONLY:
-    from raftfast.hot import log_c
+if "c" not in IMPLEMENTATIONS:
+    pytest.skip("RAFTFAST_PURE_TESTS: one twin only", allow_module_level=True)
+log_c = leaf("c", "log")
 
 TOP = (1 << 64) - 1
 HUGE = 10**6000

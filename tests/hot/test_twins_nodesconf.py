@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodesconf_cases import BAD_RECORDS, WRONG_TYPES, records, resealed
 
-from conftest import IMPLEMENTATIONS, leaf
 from raftfast.errors import ParseError
 from raftfast.records import Address, NodeRecord, NodesConf
+from twins import IMPLEMENTATIONS, leaf
 
 pytestmark = pytest.mark.skipif(IMPLEMENTATIONS != ("c", "py"), reason="RAFTFAST_PURE_TESTS: there is one twin")
 

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from wire_cases import VALID, message_of
 
-from conftest import IMPLEMENTATIONS, leaf
 from raftfast import messages
 from raftfast.errors import ProtocolError
 from raftfast.records import Address, NodeRecord, NodesConf
+from twins import IMPLEMENTATIONS, leaf
 
 pytestmark = pytest.mark.skipif(IMPLEMENTATIONS != ("c", "py"), reason="RAFTFAST_PURE_TESTS: there is one twin")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import pickle
 from typing import Any
@@ -13,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_cases import INVALID, framed, mutated_payloads, sendable
 
-from conftest import IMPLEMENTATIONS
 from raftfast import messages
 from raftfast.hot import wire_py
+from twins import IMPLEMENTATIONS, leaf
 
 if "c" not in IMPLEMENTATIONS:
     pytest.skip("RAFTFAST_PURE_TESTS: one twin only", allow_module_level=True)
-wire_c: Any = importlib.import_module("raftfast.hot.wire_c")
+wire_c: Any = leaf("c", "wire")
 TWINS = (wire_c, wire_py)
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_cases import INVALID, sendable
 
-from conftest import IMPLEMENTATIONS, leaf
 from raftfast import messages
 from raftfast.errors import ProtocolError
 from raftfast.hot import wire_py
+from twins import IMPLEMENTATIONS, leaf
 
 BAD_FRAMES = [bytes.fromhex(vector["frame"]) for vector in INVALID]
 WRAPS: dict[str, Any] = {

@@ -16,11 +16,12 @@ from raftfast.config import Config
 from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
 from raftfast.testing.__main__ import base_seed, main, run_seed
 from tally import Tally
+from twins import IMPLEMENTATIONS
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 PLAIN = Config(node_timeout=1.0)
 BASE = base_seed()
-COUNT = 40 if os.environ.get("RAFTFAST_PURE_TESTS") else 200
+COUNT = 200 if "c" in IMPLEMENTATIONS else 40
 RUNS = [(BASE + offset, (3, 3, 5, 3, 4, 3, 1, 3, 3, 7)[offset % 10]) for offset in range(COUNT)]
 
 FOUND = (
