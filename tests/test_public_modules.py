@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from twins import IMPLEMENTATIONS
+
 PROGRAM = """
 import raftfast.nodesconf
 import raftfast.wire as wire
@@ -15,24 +17,24 @@ from raftfast.nodesconf import crc64
 from raftfast.wire import FrameDecoder, Hello
 
 import raftfast
-from raftfast.hot import nodesconf_c, nodesconf_py, wire_c, wire_py
+from twins import IMPLEMENTATIONS, leaf
 
-assert raftfast.COMPILED is COMPILED
-assert wire is raftfast.wire is (wire_c if COMPILED else wire_py)
-assert raftfast.nodesconf is (nodesconf_c if COMPILED else nodesconf_py)
+assert raftfast.COMPILED is (IMPL == "c")
+assert wire is raftfast.wire is leaf(IMPL, "wire")
+assert raftfast.nodesconf is leaf(IMPL, "nodesconf")
 assert FrameDecoder is wire.FrameDecoder
 assert crc64 is raftfast.nodesconf.crc64
-assert wire_c.Hello is wire_py.Hello is Hello
+assert all(leaf(impl, "wire").Hello is Hello for impl in IMPLEMENTATIONS)
 """
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_the_leaves_are_modules_of_the_package(compiled: bool) -> None:
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_the_leaves_are_modules_of_the_package(impl: str) -> None:
     environment = {
         **os.environ,
-        "RAFTFAST_NO_EXTENSIONS": "" if compiled else "1",
+        "RAFTFAST_NO_EXTENSIONS": "" if impl == "c" else "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    program = f"COMPILED = {compiled}\n{PROGRAM}"
+    program = f"IMPL = {impl!r}\n{PROGRAM}"
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -13,8 +13,8 @@ from hypothesis import given
 from wire_cases import ID, INVALID, MOST, OTHER_ID, VALID, append_entries, framed, message_of
 
 from raftfast import errors, messages
-from raftfast.hot import nodesconf_c, nodesconf_py
 from raftfast.messages import MAX_ENTRY_BYTES
+from twins import IMPLEMENTATIONS, leaf
 
 _by_name = {"ids": lambda vector: vector["name"]}
 STREAM = b"".join(bytes.fromhex(vector["frame"]) for vector in VALID)
@@ -522,7 +522,7 @@ def test_data_that_nodes_conf_could_not_keep_is_refused(wire: ModuleType, kind: 
 def test_what_the_codec_takes_the_file_takes(message: messages.AppendEntries) -> None:
     myself = b"%b :7000@17000,,tls-port=0,shard-id=%b myself,master - 0 0 0 connected\n" % (ID.encode(), ID.encode())
     head = myself + b"vars currentTerm %d lastApplied 0 snapshotTerm 0\n" % message.term
-    for file in (nodesconf_c, nodesconf_py):
+    for file in (leaf(impl, "nodesconf") for impl in IMPLEMENTATIONS):
         conf = file.parse(head + file.log_lines(1, message.lines))
         assert tuple(line for _, _, line in conf.entries) == message.lines
         assert not conf.torn_tail
