@@ -12,8 +12,10 @@ from raftfast.consensus import Standing
 from raftfast.errors import Busy, Expired, NodeClosed, Rejected, UnknownOutcome
 from raftfast.member import Identity, Origin
 from raftfast.messages import (
+    AddMe,
     AppendEntries,
     AppendEntriesAck,
+    Hello,
     Hi,
     InstallSnapshot,
     Meet,
@@ -585,3 +587,69 @@ def test_a_leader_that_has_applied_nothing_yet_takes_the_proposals_of_members() 
     world.release()
     world.until(lambda: done.answered)
     assert done.ok
+
+
+def test_raft_hears_of_a_voter_that_lost_its_log() -> None:
+    """PROTOCOL 9 **(stricter)**: what it acknowledged before is on no disk any more, and counts no more."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, c = world["a"], world["c"]
+    leadership = a.member.raft.leadership
+    assert leadership is not None
+    assert leadership.peers[c.id].match_index > 0
+    c.crash()
+    c.disk = Disk()
+    c.start()
+    world.until(lambda: leadership.peers[c.id].lost_log)
+    assert f"the voter {c.id} has lost its log and its votes: forget it" in a.said
+    world.isolate("b")  # with a voter that lost its log a leader has no majority
+    world.until(lambda: not a.member.raft.is_leader)
+
+
+def test_a_joiner_says_so_only_once_that_is_durable() -> None:
+    """PROTOCOL 8: also where an earlier job of its disk ends in between."""
+    world = Wiring("ab")
+    world.settle()
+    a, b = world["a"], world["b"]
+    b.disk_held = True
+    slots = b.entry(SlotChange(None, 0, b.id, 0, ((0, 9),)))
+    a.meet(b)
+    world.until(lambda: b.member.standing is Standing.JOINER)
+    world.settle()
+    assert len(b.jobs) == 2
+    b.do_job()
+    world.settle()
+    assert slots.ok
+    assert not any(isinstance(message, AddMe) for _, _, message in world.passed)
+    b.do_job()
+    assert b.disk.image.joining
+    world.settle()
+    assert any(isinstance(message, AddMe) for _, _, message in world.passed)
+
+
+def test_a_node_of_another_cluster_is_not_linked_also_where_its_id_is_a_members() -> None:
+    """PROTOCOL 9 **(stricter)**: where two ids differ the link is closed and reported, and nothing on it handled."""
+    world = Wiring("ab")
+    world.form("ab")
+    a, b = world["a"], world["b"]
+    b.crash()
+    b.disk = Disk()
+    world.isolate("b")
+    b.start()
+    alone = b.propose(b"its own")
+    world.until(lambda: alone.answered)
+    assert alone.ok
+    assert a.member.cluster_id != b.member.cluster_id
+    world.passed.clear()
+    world.heal()
+    world.run(3.0)
+    assert any("it is of another cluster" in text for text in b.said)
+    assert world.passed
+    assert {type(message) for _, _, message in world.passed} <= {Hello, Hi}
+    assert (b.member.raft.current_term, b.machine.applied) == (1, [b"its own"])
+    # And where the other one does not close it.
+    a.member.link_opened(999, b.id, b.address.ip, a.address.ip, world.now)
+    a.member.link_messages(999, [Hi(b.id, b.member.address_text, b.member.cluster_id)], world.now)
+    assert 999 in dict(a.member.orders.closes)
+    assert b.id not in a.member.links.outbound
+    assert any("it is of another cluster" in text for _, text in a.member.orders.log)
