@@ -19,7 +19,19 @@ from .cluster.sessions import Sessions
 from .config import Config
 from .consensus import Standing
 from .errors import NodeClosed, RaftError, SnapshotError, StorageError
-from .member import Capture, Event, Image, InstallOrder, Member, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
+from .member import (
+    Capture,
+    Event,
+    Image,
+    InstallOrder,
+    Member,
+    Orders,
+    PieceRead,
+    PieceWrite,
+    Rewrite,
+    StoreJob,
+    join_jobs,
+)
 from .messages import Message
 from .net import Dialer, Link
 from .opening import restore_state
@@ -29,9 +41,6 @@ from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredSta
 __all__ = ["Engine"]
 
 _log = logging.getLogger("raftfast.node")
-
-_MOST_LINES_A_JOB = 8192
-"""Jobs that hold more lines are not joined with later ones: a disk that is slow should be seen to move."""
 
 _EARLIER = 4
 """While the disk is short of room the file is rewritten at a log so many times smaller than otherwise."""
@@ -216,29 +225,11 @@ class Engine:
         self._job_running = True
         first = self._jobs.popleft()
         if isinstance(first, StoreJob):
-            job = self._merge(first)
+            job = join_jobs(first, self._jobs)
             self._submit(self._disk, lambda: self._store(job), lambda _: self._stored(job))
         else:
             rewrite, life = first
             self._submit(self._disk, lambda: self._rewrite(rewrite, life), lambda _: self._rewritten(rewrite))
-
-    def _merge(self, job: StoreJob) -> StoreJob:
-        if not self._jobs:
-            return job
-        lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
-        while self._jobs:
-            following = self._jobs[0]
-            if not isinstance(following, StoreJob) or following.image is not None:
-                break
-            if following.truncate_from is not None or len(lines) > _MOST_LINES_A_JOB:
-                break
-            if following.lines:
-                first_index = following.first_index if not lines else first_index
-                lines += following.lines
-            hard_state = following.hard_state or hard_state
-            ticket = following.ticket
-            self._jobs.popleft()
-        return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
 
     def _store(self, job: StoreJob) -> None:
         hard_state = job.hard_state
@@ -347,7 +338,7 @@ class Engine:
         """
         member = self.member
         ready = member.standing in (Standing.MEMBER, Standing.REMOVED) and not member.snapshots.installing
-        ready = ready and self._room.has_room_for(self.storage.rewrite_bytes)
+        ready = ready and self._room.has_room_to_rewrite()
         if self._compacting or not ready or member.raft.last_applied < self.storage.stored_index + moves:
             return False
         self._compacting = True
@@ -386,7 +377,7 @@ class Engine:
 
     def _build(self) -> None:
         member = self.member
-        if member.snapshots.installing or not self._room.has_room_for(self.storage.rewrite_bytes):
+        if member.snapshots.installing or not self._room.has_room_to_rewrite():
             member.snapshots.build_failed()  # who needs it is served in a later turn
             return
         capture = member.capture()
@@ -396,11 +387,10 @@ class Engine:
             if old is not None:
                 self._submit(self._piece_worker, old.close, lambda _: None)
 
-        self._submit(
-            self._state_worker,
-            lambda: self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index),
-            built,
-        )
+        self._submit(self._state_worker, lambda: self._write_snapshot(capture), built)
+
+    def _write_snapshot(self, capture: Capture) -> SnapshotFile:
+        return self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index)
 
     async def lend_snapshot(self) -> tuple[Capture, SnapshotFile]:
         """The state as of what is applied now, written to a file that is kept until `take_back`, or the node's end.
@@ -416,11 +406,23 @@ class Engine:
         capture = self.member.capture()
 
         def write() -> SnapshotFile:
-            return self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index)
+            file = self._write_snapshot(capture)
+            self._lent.append(file)  # already here: our end closes it also where nobody waits for it any more
+            return file
 
-        file = await self.loop.run_in_executor(self._state_worker, write)
-        self._lent.append(file)
-        return capture, file
+        writing = self._state_worker.submit(write)
+        try:
+            return capture, await asyncio.wrap_future(writing)
+        except asyncio.CancelledError:
+            if not self._stopped:
+                self._submit(self._state_worker, lambda: self._give_up(writing), lambda _: None)
+            raise
+
+    def _give_up(self, writing: Future[SnapshotFile]) -> None:
+        """Behind the writing of a snapshot that nobody waits for: if it was written, its file goes."""
+        if not writing.cancelled() and writing.exception() is None:
+            self._lent.remove(writing.result())
+            writing.result().close()
 
     async def read_lent(self, file: SnapshotFile, offset: int, size: int) -> bytes:
         """Bytes of a snapshot that was lent. Raises StorageError."""

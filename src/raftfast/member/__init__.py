@@ -7,6 +7,7 @@ random in this folder: a simulator drives the same code with virtual time.
 from .member import Member
 from .orders import Capture, Event, Image, InstallOrder, Orders, PieceRead, PieceWrite, Rewrite, StoreJob
 from .origin import Identity, Origin
+from .storing import join_jobs
 
 __all__ = [
     "Capture",
@@ -21,4 +22,5 @@ __all__ = [
     "PieceWrite",
     "Rewrite",
     "StoreJob",
+    "join_jobs",
 ]

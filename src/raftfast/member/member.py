@@ -312,7 +312,7 @@ class Member:
         verdict = self.state.check(entry)
         if verdict.kind is Kind.VALID and isinstance(entry, (SlotChange, NodeInfo)):
             self.state.apply(0, entry)
-            self.storing.order_rewrite((token, None))
+            self.storing.order_rewrite(token)
         elif verdict.success and not isinstance(entry, NodeJoin):
             self.answer(token, None, None)
         else:

@@ -136,8 +136,8 @@ class Orders:
     severities as in `logging`. `busy`: `take` has more to give at once.
     """
 
-    store: StoreJob | None
     rewrites: list[Rewrite]
+    store: StoreJob | None
     sends: list[tuple[int, Message]]
     closes: list[tuple[int, str]]
     identified: list[int]

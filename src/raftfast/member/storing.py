@@ -13,11 +13,38 @@ from ..messages import Message
 from .orders import Image, Rewrite, StoreJob
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from .member import Member
 
-__all__ = ["Storing"]
+__all__ = ["Storing", "join_jobs"]
+
+_MOST_LINES_A_JOB = 8192
+"""Jobs that hold more lines are not joined with later ones: a disk that is slow should be seen to move."""
+
+
+def join_jobs(job: StoreJob, waiting: deque[StoreJob | tuple[Rewrite, int | None]]) -> StoreJob:
+    """`job` and those that wait behind it, as far as one write and one sync can carry them: group commit.
+
+    They are taken off `waiting`. Who has carried out the last one's ticket has carried out all.
+    """
+    if not waiting:
+        return job
+    lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
+    while waiting:
+        following = waiting[0]
+        if not isinstance(following, StoreJob) or following.image is not None:
+            break
+        if following.truncate_from is not None or len(lines) > _MOST_LINES_A_JOB:
+            break
+        if following.lines:
+            first_index = following.first_index if not lines else first_index
+            lines += following.lines
+        hard_state = following.hard_state or hard_state
+        ticket = following.ticket
+        waiting.popleft()
+    return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
 
 
 class Storing:
@@ -30,9 +57,8 @@ class Storing:
         self._member = member
         self._messages: list[tuple[int, int, Message]] = []
         self._tokens: list[tuple[int, Any]] = []
-        self._rewrite_tokens: dict[int, tuple[Any, Any]] = {}
+        self._rewrite_tokens: dict[int, Any] = {}
         self._rewrite_count = 0
-        self._covered_rewrites: list[tuple[int, int]] = []
 
     # ------------------------------------------------------------------ who waits
 
@@ -46,8 +72,6 @@ class Storing:
 
     def stored(self, ticket: int, now: float) -> None:
         """The job of `ticket` is durable, and with it all before."""
-        while self._covered_rewrites and self._covered_rewrites[0][0] <= ticket:
-            self.rewritten(self._covered_rewrites.pop(0)[1])
         waiting, self._messages = self._messages, []
         for needed, link, message in waiting:
             if needed <= ticket:
@@ -61,13 +85,11 @@ class Storing:
 
     def rewritten(self, number: int) -> None:
         """A rewrite that `order_rewrite` ordered is durable."""
-        waiter = self._rewrite_tokens.pop(number, None)
-        if waiter is not None:
-            self._member.answer(waiter[0], waiter[1], None)
+        self._member.answer(self._rewrite_tokens.pop(number, None), None, None)
 
     def fail_all(self, error: Callable[[bool], Exception]) -> None:
         """Nobody waits any more. What they wanted may be on its way to the disk."""
-        for token in [token for token, _ in self._rewrite_tokens.values()] + [token for _, token in self._tokens]:
+        for token in [*self._rewrite_tokens.values(), *(token for _, token in self._tokens)]:
             self._member.answer(token, None, error(True))
         self._rewrite_tokens.clear()
         self._tokens.clear()
@@ -89,19 +111,18 @@ class Storing:
         if update.snapshot is not None:
             image = self.image(reset=update.snapshot.index == 0)
             keep_above = update.snapshot.keep_above
-            # This image is newer than those of the turn's rewrites, and must not be overwritten by one of them.
-            self._covered_rewrites += [(update.ticket, rewrite.token) for rewrite in member.orders.rewrites]
-            member.orders.rewrites.clear()
         member.orders.store = StoreJob(
             update.ticket, image, keep_above, update.hard_state, update.truncate_from, update.store_from, lines
         )
 
-    def order_rewrite(self, waiter: tuple[Any, Any] | None) -> None:
-        """The node lines of a node without a log have changed: they are stored, then `waiter` (a token and its result)
-        is answered."""
+    def order_rewrite(self, token: Any) -> None:
+        """The node lines of a node without a log have changed: they are stored, then `token`, if any, is answered.
+
+        A turn's rewrites are carried out before its storage job: an image of that job is newer, and stands in the end.
+        """
         self._rewrite_count += 1
-        if waiter is not None:
-            self._rewrite_tokens[self._rewrite_count] = waiter
+        if token is not None:
+            self._rewrite_tokens[self._rewrite_count] = token
         image = self.image()
         self._member.orders.rewrites.append(Rewrite(self._rewrite_count, image, image.last_applied))
 

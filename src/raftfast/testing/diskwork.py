@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..consensus import Standing
 from ..errors import StorageError
-from ..member import Capture, Orders, Rewrite, StoreJob
+from ..member import Capture, Orders, Rewrite, StoreJob, join_jobs
 from ..reserve import Reserve
 from ..storage import Storage
 
@@ -63,7 +63,7 @@ class DiskWork:
             return
         first = self._jobs.popleft()
         if isinstance(first, StoreJob):
-            self._job = self._merged(first)
+            self._job = join_jobs(first, self._jobs)
             self._later(self._stored, self._job)
         else:
             self._job = first
@@ -80,21 +80,6 @@ class DiskWork:
             self._node.later(remaining, self._done, call, args)
         else:
             call(*args)
-
-    def _merged(self, job: StoreJob) -> StoreJob:
-        """What the engine makes of a queue: see there."""
-        lines, hard_state, ticket, first_index = list(job.lines), job.hard_state, job.ticket, job.first_index
-        while self._jobs:
-            following = self._jobs[0]
-            if not isinstance(following, StoreJob) or following.image or following.truncate_from is not None:
-                break
-            if following.lines:
-                first_index = following.first_index if not lines else first_index
-                lines += following.lines
-            hard_state = following.hard_state or hard_state
-            ticket = following.ticket
-            self._jobs.popleft()
-        return job._replace(lines=lines, hard_state=hard_state, ticket=ticket, first_index=first_index)
 
     def _stored(self, job: StoreJob) -> None:
         node, member = self._node, self._node.member
