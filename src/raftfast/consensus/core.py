@@ -144,7 +144,8 @@ class Core:
         return self.log.last_index - self.commit_index
 
     def is_overfull(self, entries: int, nbytes: int) -> bool:
-        """Whether more than so many entries, or bytes of entries, of the log are not committed and applied."""
+        """Whether more than so many entries of the log are not committed, or it holds so many bytes above what trimming
+        leaves: those are of entries that are not applied."""
         return self.uncommitted > entries or self.log.nbytes > self._trimming.most_bytes + nbytes
 
     @property

@@ -169,7 +169,7 @@ class Elections(Core):
         self._learn_term(term, link)
 
     def _learn_term(self, term: int, link: int | None) -> None:
-        """A term in a message that is no leader's, nor one that asks for a vote."""
+        """A term in a message that is no AppendEntries, no snapshot, and does not ask for a vote."""
         if term <= self.current_term or self.standing is not Standing.MEMBER or not self._term_is_sane(term, link):
             return
         self._adopt_term(term)

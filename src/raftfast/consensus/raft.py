@@ -145,7 +145,7 @@ class Raft(Following):
             self._follow_membership()
 
     def lost_log(self, peer: str, now: float) -> None:
-        """`peer` says that it has lost its log: what it acknowledged counts no more, until its next NODE_JOIN."""
+        """`peer` says that it has lost its log: what it acknowledged counts no more, until its progress starts anew."""
         self._enter(now)
         self._lost.add(peer)
         self._follow_membership()
@@ -155,7 +155,7 @@ class Raft(Following):
         self._trimming.tail_factor = factor
 
     def restart_progress(self, peer: str, now: float) -> None:
-        """A NODE_JOIN of `peer` was applied: what it acknowledged before counts no more (PROTOCOL 5.3)."""
+        """`peer` joined, or has its log again: what it acknowledged before counts no more (PROTOCOL 5.3)."""
         self._enter(now)
         self._lost.discard(peer)
         if self.leadership is not None and peer != self.node_id:

@@ -102,9 +102,10 @@ class LeaderWork:
         hangs) the log would grow without end.
         """
         raft, config = self._member.raft, self._member.config
+        if not raft.is_leader:
+            return False
         members = len(raft.members)
-        most = config.max_pending * members + _BY_THEMSELVES
-        return raft.is_leader and raft.is_overfull(most, config.max_pending_bytes * members)
+        return raft.is_overfull(config.max_pending * members + _BY_THEMSELVES, config.max_pending_bytes * members)
 
     def on_propose(self, link: int, raw: bytes, now: float) -> None:
         """A member forwards a proposal."""
@@ -315,8 +316,7 @@ class LeaderWork:
         if not self._voter_changes and not member.raft.voter_change_pending:
             replace_after = config.replace_after if config.replace_after is not None else 10 * config.node_timeout
             change = voter_entry(view, config.max_voters, replace_after)
-            silent = silent_voters(view, replace_after)
-            if isinstance(change, AddVoter) and silent:
+            if isinstance(change, AddVoter) and (silent := silent_voters(view, replace_after)):
                 self._replacing = silent[0], change.node_id
             if isinstance(change, (AddVoter, DelVoter)):
                 self._voter_changes.append((change, _Asked(change.encode(), None)))

@@ -72,7 +72,6 @@ class Lifecycle:
 
     def _become_singleton(self, term: int, now: float) -> None:
         member = self._member
-        self._empty_state_machine()
         member.state = own_state(member.identity, self.claimed_slots)
         self.claimed_slots = ()
         member.cluster_id = None
@@ -111,6 +110,7 @@ class Lifecycle:
         """A joiner that nobody came for is a fresh singleton again, in a term above all that was seen (PROTOCOL 3)."""
         member = self._member
         if member.standing is Standing.JOINER and self._joins_for_nothing(now):
+            self._empty_state_machine()
             self._become_singleton(member.raft.current_term + 1, now)
             member.log(_WARNING, "no leader was heard while joining: alone again")
 

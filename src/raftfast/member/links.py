@@ -204,8 +204,7 @@ class Links:
 
     def is_foreign(self, info: LinkInfo) -> bool:
         """Whether the link's peer named another cluster than ours."""
-        theirs, ours = info.cluster, self._owner.cluster_id
-        return not (theirs is None or ours is None or theirs in NO_CLUSTER or theirs == ours)
+        return of_two_clusters(info.cluster, self._owner.cluster_id)
 
     def close_foreign(self) -> None:
         """We have a cluster now: links that were made before, with nodes of others, go."""

@@ -1,6 +1,7 @@
 """Whom this node knows, whom it serves, and whom it dials: the applied members, and the NODE_JOINs of the log's tail.
 
-Floor 3. A function of state, log and links; nothing of it is stored.
+Floor 3. A function of state, log and links, and of what nodes said of themselves while this process lives; nothing of
+it is stored.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["Neighbours"]
 class Neighbours:
     """The other nodes, as one member sees them.
 
-    Invariant: `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index.
+    Invariants: 1. `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index;
+    2. whom Raft holds for one that lost its log is in `lost_voters`.
     """
 
     def __init__(self, member: Member) -> None:
@@ -34,9 +36,12 @@ class Neighbours:
         """Learners that said that they have lost their log: not served before their next NODE_JOIN, or before they name
         our cluster again."""
         self.lost_voters: set[str] = set()
-        """Voters, by the state or by the log, that said so: not served before they are forgotten and join anew."""
+        """Voters, by the state or by the log, that said so: not served before they are forgotten and join anew, or name
+        our cluster again: they follow no leader before that, and take its id from nobody else."""
         self._settled: set[str] = set()
+        """Who was heard as a joiner or a member since its newest applied NODE_JOIN."""
         self._invited_until: dict[str, float] = {}
+        """Till when a learner may not have heard of its NODE_JOIN."""
         self.joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
 
@@ -93,7 +98,7 @@ class Neighbours:
         """A snapshot was installed, and NODE_JOINs may be in it: what nodes said of a lost log before is old, so those
         that said it are asked once more who they are."""
         member = self._member
-        for node_id in member.state.nodes:
+        for node_id in self.lost_voters & member.state.nodes.keys():
             member.raft.restart_progress(node_id, member.now)  # who installs leads nobody: only the mark goes
         for info in list(member.links.infos.values()):
             if info.lost or info.node_id in self.lost_learners:
@@ -102,7 +107,7 @@ class Neighbours:
         self.lost_voters.clear()
 
     def joined(self, node_id: str, index: int) -> None:
-        """The node's NODE_JOIN at `index` was applied: a learner that had lost its log is served again."""
+        """The node's NODE_JOIN at `index` was applied: if it had lost its log it is served again."""
         member = self._member
         self.moved = True
         self.joined_at[node_id] = index

@@ -95,15 +95,13 @@ class Snapshots:
                 continue
             source = self._out.usable(peer, max(boundary, self._member.neighbours.joined_at.get(peer, 0)))
             if source is not None:
-                self._begin(peer, source, now)
+                self._begin(leadership, peer, source, now)
             elif not self._out.building and peer in self._member.state.nodes:
                 self._out.building = True
                 self._member.orders.build_snapshot = True
 
-    def _begin(self, peer: str, source: Source, now: float) -> None:
-        member, leadership = self._member, self._member.raft.leadership
-        if leadership is None:
-            return
+    def _begin(self, leadership: Leadership, peer: str, source: Source, now: float) -> None:
+        member = self._member
         transfer = self._out.begin(peer, source, now)
         leadership.snapshot_began(peer, source.index)
         if not source.has_app and source.total <= member.config.max_frame - _FRAME_MARGIN:
@@ -187,7 +185,7 @@ class Snapshots:
         self._member.orders.piece_reads.extend(transfer.next_reads(peer, self._member.config))
 
     def link_down(self, peer: str) -> None:
-        """The outbound link to `peer` is gone: its transfer is resumed by name on the next one."""
+        """The outbound link to `peer` is gone: see `Transfers.link_down`."""
         self._out.link_down(peer, self._member.now)
 
     def _drop_progress(self, peer: str) -> None:
