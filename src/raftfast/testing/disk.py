@@ -1,7 +1,7 @@
 """A node's folder as the simulator sees it: what is durable, job by job, and what a crash leaves of the running one.
 
 Floor 6. The file becomes bytes, in the real format and through the real parser, when a node starts from it. No time
-passes here: how long a job takes is decided in `process`.
+passes here: how long a job takes is decided in `diskwork`.
 """
 
 from __future__ import annotations

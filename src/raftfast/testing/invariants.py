@@ -50,13 +50,14 @@ class ClusterTruth:
 
     `lines` are all entries that ever stood in a log, by (index, term); `committed` the entries that are committed,
     `committed_in` in which term each was found to be;
-    `commands` the applied commands by operation number; `digests` the state machine's hash after each command's index,
-    `states` its states, as far as they were looked at. `succeeded` are the cluster entries that took effect, or held;
-    `lost` the ids of nodes whose copies were destroyed and that have not been forgotten, or joined anew, since.
+    `commands` the applied commands by operation number, as each was first; `repeated` by index those that took effect
+    once more, as they may whose session is forgotten; `applied` both, in the order of the log; `digests` the state
+    machine's hash after each command's index, `states` its states, as far as they were looked at.
+    `succeeded` are the cluster entries that took effect, or held; `lost` the ids of nodes whose copies were destroyed
+    and that have not been forgotten, or joined anew, since.
     """
 
-    def __init__(self, cluster_id: str, max_sessions: int) -> None:
-        self.cluster_id = cluster_id
+    def __init__(self, max_sessions: int) -> None:
         self.lines: dict[tuple[int, int], tuple[bytes, int]] = {}
         self.committed: list[bytes] = [b""]
         self.committed_in: list[int] = [0]
@@ -148,7 +149,7 @@ class Checks:
         """What is known of a cluster."""
         truth = self.truths.get(cluster_id)
         if truth is None:
-            truth = self.truths[cluster_id] = ClusterTruth(cluster_id, self._max_sessions)
+            truth = self.truths[cluster_id] = ClusterTruth(self._max_sessions)
         return truth
 
     def truth_of(self, node: SimulatedNode) -> ClusterTruth | None:
@@ -156,7 +157,7 @@ class Checks:
         cluster_id = node.cluster_id
         return None if cluster_id is None else self.truth(cluster_id)
 
-    def _disk_of(self, node_id: str) -> SimulatedNode | None:
+    def _node_of(self, node_id: str) -> SimulatedNode | None:
         for node in self._nodes:
             if node.node_id == node_id:
                 return node
@@ -360,7 +361,7 @@ class Checks:
             )
         have = set()
         for voter in raft.voters | voters_before:
-            holder = self._disk_of(voter)
+            holder = self._node_of(voter)
             disks = self._destroyed.get(voter, []) + ([holder.disk] if holder is not None else [])
             if any(disk.term_at(index) == term or disk.stored_index > index for disk in disks):
                 have.add(voter)
@@ -448,7 +449,7 @@ class Checks:
         if ack.index > disk.last_index:
             raise BrokenInvariant(f"node {node.number} acknowledges {ack.index}, and {disk.last_index} is stored")
         truth = self.truth_of(node)
-        leader = self._disk_of(truth.leaders.get(ack.term, "")) if truth is not None else None
+        leader = self._node_of(truth.leaders.get(ack.term, "")) if truth is not None else None
         if leader is None or leader.member is None or leader.member.raft.current_term != ack.term:
             return
         log = leader.member.raft.log
