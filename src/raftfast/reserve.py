@@ -49,3 +49,7 @@ class Reserve:
     def has_room_for(self, size: int) -> bool:
         """Whether `size` bytes fit, by the last look. True where nobody looks: a reserve of 0."""
         return self._free is None or self._free >= size
+
+    def has_room_to_rewrite(self) -> bool:
+        """Whether the file, written anew with its app state, fits beside the present one."""
+        return self.has_room_for(self._storage.rewrite_bytes)
