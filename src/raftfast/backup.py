@@ -27,9 +27,10 @@ class Backup:
     @classmethod
     async def of(cls, engine: Engine) -> Self:
         """What the node has applied now."""
-        current_term, cluster_id = engine.member.raft.current_term, engine.member.cluster_id
         capture, file = await engine.lend_snapshot()
-        return cls(engine, file, BackupHead(capture.index, capture.term, current_term, cluster_id, file.total))
+        current_term = engine.member.raft.current_term
+        head = BackupHead(capture.index, capture.term, current_term, capture.image.cluster_id, file.total)
+        return cls(engine, file, head)
 
     async def read(self, offset: int, size: int) -> bytes:
         """The bytes from `offset` on, `size` of them or as many as there are. Raises StorageError, NodeClosed."""

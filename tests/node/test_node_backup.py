@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
-from node_cluster import Journal, cluster_of, error_of, running
+import pytest
+from node_cluster import PATIENCE, Journal, cluster_of, error_of, kill, running
 
 from raftfast import NodeClosed, StorageError
+from raftfast.backup import Backup
 from raftfast.cluster.snapshot import split_sessions
 from raftfast.restore import restore
-from raftfast.storage import BackupFile, BackupWriter
+from raftfast.storage import BackupFile, BackupHead, BackupWriter
 
 
 async def written(node, path: Path) -> Path:
@@ -95,5 +100,84 @@ def test_a_backup_that_can_not_be_written_is_an_error_and_the_node_goes_on(run, 
             node._engine._room.shortage = node._engine.member.no_room = ""
             assert running(node)
             assert await node.propose(b"y") == b"2"
+
+    run(main())
+
+
+def kept(folder: Path) -> tuple[list[str], list[str]]:
+    """The app state files in a folder, and those that this process has open."""
+    opened = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            opened.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+    apps = sorted(path.name for path in folder.glob("app-*"))
+    return apps, sorted(name for name in opened if name.startswith(f"{folder.resolve()}/app-"))
+
+
+@pytest.mark.parametrize("when", ["before it is written", "while it is written", "while the node ends"])
+def test_a_backup_that_is_cancelled_leaves_no_file_and_no_descriptor(
+    run, tmp_path: Path, monkeypatch, when: str
+) -> None:
+    begun, go_on, shut = threading.Event(), threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            node = cluster[0]
+            await node.propose(b"x")
+            engine, folder = node._engine, Path(node.directory)
+            before = kept(folder)
+            write, shutdown = engine.storage.write_outgoing, engine._state_worker.shutdown
+
+            def held(*args, **kwargs):
+                begun.set()
+                assert go_on.wait(PATIENCE)
+                return write(*args, **kwargs)
+
+            def shutting(wait: bool) -> None:
+                shutdown(False)
+                shut.set()
+                shutdown(wait)
+
+            monkeypatch.setattr(engine.storage, "write_outgoing", held)
+            monkeypatch.setattr(engine._state_worker, "shutdown", shutting)
+            if when == "before it is written":
+                engine._state_worker.submit(go_on.wait, PATIENCE)
+            backup = asyncio.ensure_future(node.backup())
+            if when == "before it is written":
+                await asyncio.sleep(0)  # its first step asks for the writing
+            else:
+                assert await engine.loop.run_in_executor(None, begun.wait, PATIENCE)
+            ending = asyncio.ensure_future(kill(node)) if when == "while the node ends" else None
+            if ending is not None:
+                assert await engine.loop.run_in_executor(None, shut.wait, PATIENCE)
+            backup.cancel()
+            await asyncio.wait([backup])
+            assert backup.cancelled()
+            go_on.set()
+            if ending is not None:
+                await ending
+            else:
+                await engine.loop.run_in_executor(engine._state_worker, lambda: None)
+                assert await node.propose(b"y") == b"2"
+                assert engine._lent == []
+            assert kept(folder) == before
+
+    run(main())
+
+
+def test_the_head_of_a_backup_is_of_the_moment_of_its_state(run) -> None:
+    """While it waits for a snapshot to be installed the node becomes another's, of a later term."""
+    engine = SimpleNamespace(member=SimpleNamespace(raft=SimpleNamespace(current_term=1), cluster_id=None))
+
+    async def lend_snapshot():
+        engine.member.raft.current_term, engine.member.cluster_id = 7, "c" * 40
+        return SimpleNamespace(index=9, term=6, image=SimpleNamespace(cluster_id="c" * 40)), SimpleNamespace(total=5)
+
+    engine.lend_snapshot = lend_snapshot
+
+    async def main() -> None:
+        assert (await Backup.of(engine)).head == BackupHead(9, 6, 7, "c" * 40, 5)
 
     run(main())
