@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import raftfast
-from raftfast import Config, Event, MeetError, Node, NodeClosed, StateMachine
+from raftfast import Config, Event, MeetError, Node, StateMachine
 from raftfast.messages import Role
 
 PATIENCE = 90.0
@@ -132,8 +132,7 @@ class Cluster:
 
     async def kill(self, number: int) -> None:
         """Ends a node as a kill does: nothing is said, handed over or stored any more."""
-        node = self.nodes[number]
-        await kill(node)
+        await kill(self.nodes[number])
 
     async def close(self) -> None:
         """Closes all at once. The last to lead finds nobody to hand over to, and is not to wait for long."""
@@ -236,14 +235,7 @@ async def until_added(node: Node, node_id: str) -> None:
 
 async def kill(node: Node) -> None:
     """What is left in place of a `close`: threads and files of this process end, nothing is told or stored."""
-    engine = node._engine
-    assert engine is not None
-    node._closed = True
-    for link in list(engine.links.values()):
-        link.abort("killed")
-    engine.stop(lambda sent: NodeClosed("killed"))
-    node._closing = asyncio.ensure_future(node._end(engine))
-    await node._closing
+    await node.abort()
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from node_cluster import CONFIG, ELECTIONS, HOST, PATIENCE, Cluster, Journal, cluster_of, error_of, kill
+from node_cluster import CONFIG, ELECTIONS, HOST, PATIENCE, Cluster, Journal, cluster_of, error_of, kill, running
 
 from raftfast import (
     Busy,
@@ -285,7 +285,8 @@ def test_without_a_majority_what_was_sent_expires_and_what_was_not_is_dropped(ru
         async with cluster_of(tmp_path, 3, node_timeout=ELECTIONS, patience=2.0) as cluster:
             leader, followers = await cluster.leader(), await cluster.followers()
             killing = [asyncio.ensure_future(kill(follower)) for follower in followers]
-            await asyncio.sleep(0)
+            while any(running(follower) for follower in followers):
+                await asyncio.sleep(0)
             sent = leader.submit(b"sent")  # they are dead, and no time has passed in which it could step down
             await asyncio.wait(killing)
             read = asyncio.ensure_future(leader.barrier())
