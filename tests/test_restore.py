@@ -298,7 +298,7 @@ def test_a_backup_that_is_not_whole_gets_no_name(tmp_path):
         writer = None
         try:
             writer = BackupWriter(str(tmp_path / "b"), head, disk)
-            writer.write(b"0123456789")
+            writer.write(b"012345678\n")
             writer.finish()
         except RaftError:
             assert disk.failed
@@ -312,6 +312,39 @@ def test_a_backup_that_is_not_whole_gets_no_name(tmp_path):
         if not disk.failed:
             break
     assert not disk.failed
+
+
+NODE_LINES = node_lines(ClusterState.from_records([record(ME, "master")]))
+APP = b"sessions 0\n" + b"state" * 500_000
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (NODE_LINES + b"app %d %016x\n" % (len(APP), nodesconf.crc64(APP)) + APP[:-1] + b"X", "has the checksum"),
+        (NODE_LINES + b"app %d %016x\n" % (len(APP), 0) + APP, "has the checksum"),
+        (NODE_LINES + b"app 0 0000000000000001\n", "has the checksum"),
+        (NODE_LINES + b"app 2 0000000000000000\n1", "does not fill"),
+        (NODE_LINES + b"app 01 0000000000000000\n1", "bad app line"),
+        (NODE_LINES + b"app 1 00", "ends within a line"),
+        (NODE_LINES[:-1], "ends within a line"),
+    ],
+)
+def test_a_backup_of_bytes_that_the_node_read_wrong_is_none(tmp_path, data, reason):
+    """Its own checksum is right: what is in it was wrong before it was written."""
+    head = BackupHead(9, 2, 4, OLD, len(data))
+    writer = BackupWriter(str(tmp_path / "written"), head)
+    writer.write(data)
+    with pytest.raises(StorageError, match=reason):
+        writer.finish()
+    writer.abandon()
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "b"
+    file.write_bytes(head.encode() + data + b"crc %016x\n" % nodesconf.crc64(head.encode() + data))
+    for look in (lambda: BackupFile(str(file)), lambda: restore(str(file), str(tmp_path / "d"))):
+        with pytest.raises(StorageError, match=reason):
+            look()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_heads_that_are_none_are_refused():

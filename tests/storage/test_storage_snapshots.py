@@ -15,6 +15,7 @@ from raftfast.errors import SnapshotError, StorageError
 from raftfast.hot import nodesconf
 from raftfast.records import HardState
 from raftfast.storage import IncomingSnapshot, Storage
+from raftfast.storage.snapshots import SnapshotHead
 
 HEAD = b"".join(nodesconf.format_node_line(node) + b"\n" for node in NODES)
 
@@ -210,7 +211,7 @@ def test_an_announced_length_allocates_nothing(tmp_path):
 
 
 def test_node_lines_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(IncomingSnapshot, "MAX_HEAD_BYTES", 1000)
+    monkeypatch.setattr(SnapshotHead, "MAX_BYTES", 1000)
     storage = opened(tmp_path)
     incoming = storage.incoming(9, 1 << 40)
     incoming.write(0, b"a" * 1000)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import SnapshotError, StorageError
 from ..hot import nodesconf
 from .disk import PIECE_BYTES, Disk, error_at, read_exactly, write_all
+from .snapshots import SnapshotHead
 
 __all__ = ["BackupFile", "BackupHead", "BackupWriter"]
 
@@ -24,9 +25,6 @@ _HEAD = re.compile(
 _LONGEST_HEAD = 200
 _TAIL = re.compile(rb"crc ([0-9a-f]{16})\n")
 _TAIL_BYTES = len("crc 0123456789abcdef\n")
-_APP_LINE = re.compile(rb"app (0|[1-9][0-9]{0,19}) ([0-9a-f]{16})\n")
-_LONGEST_APP_LINE = len("app 18446744073709551615 0123456789abcdef\n")
-_MAX_NODES_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,33 +161,18 @@ class BackupFile:
         end = len(first) + self.head.total
         if size != end + _TAIL_BYTES:
             raise SnapshotError(f"it has {size} bytes, where {end + _TAIL_BYTES} are announced")
-        crc = 0
-        for piece in self._pieces(0, end):
+        snapshot = SnapshotHead(self.head.total)
+        crc, app_crc = nodesconf.crc64(first), 0
+        for piece in self._pieces(len(first), end):
             crc = nodesconf.crc64(piece, crc)
+            app_crc = nodesconf.crc64(snapshot.take(piece), app_crc)
         tail = _TAIL.fullmatch(read_exactly(self._disk, self._fd, _TAIL_BYTES, end))
         if tail is None or int(tail[1], 16) != crc:
             raise SnapshotError(f"its checksum is {crc:016x}, and its last line says another: it is damaged")
-        self._split(len(first), end)
-
-    def _split(self, start: int, end: int) -> None:
-        """Node lines in front, then the app line and its bytes; a snapshot without an app part is node lines alone."""
-        head = bytearray()
-        for piece in self._pieces(start, end):
-            head += piece
-            at = 0 if head.startswith(b"app ") else head.find(b"\napp ") + 1
-            if head.startswith(b"app ") or at:
-                line_end = head.find(b"\n", at) + 1
-                if not line_end and len(head) - at < _LONGEST_APP_LINE and start + len(head) < end:
-                    continue
-                found = _APP_LINE.fullmatch(head[at:line_end])
-                if found is None or int(found[1]) != end - start - line_end:
-                    raise SnapshotError("its app line is malformed")
-                self.nodes, self.has_app = bytes(head[:at]), True
-                self._app_offset, self.app_length = start + line_end, int(found[1])
-                return
-            if len(head) > _MAX_NODES_BYTES:
-                raise SnapshotError("it has too many node lines")
-        self.nodes = bytes(head)
+        snapshot.check(app_crc)
+        self.nodes = bytes(snapshot.nodes)
+        self.has_app, self.app_length = snapshot.app_length is not None, snapshot.app_length or 0
+        self._app_offset = end - self.app_length
 
     def app_pieces(self) -> Iterator[bytes]:
         """The app state's bytes, in pieces of at most 1 MiB. Raises StorageError."""

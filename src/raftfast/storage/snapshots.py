@@ -14,7 +14,7 @@ from ..errors import SnapshotError, StorageError
 from .disk import error_at, read_exactly
 from .folder import AppFile, AppWriter, Folder
 
-__all__ = ["IncomingSnapshot", "SnapshotFile"]
+__all__ = ["IncomingSnapshot", "SnapshotFile", "SnapshotHead"]
 
 _APP_LINE = re.compile(rb"app (0|[1-9][0-9]{0,19}) ([0-9a-f]{16})\n")
 _APP_LINE_BYTES = len("app 18446744073709551615 0123456789abcdef\n")
@@ -76,24 +76,80 @@ class SnapshotFile:
             self._folder.unpin(self.app)
 
 
+class SnapshotHead:
+    """A snapshot of `total` bytes taken apart as its bytes come, cut anywhere: node lines, the app line, the app state.
+
+    `nodes` are the node lines; `app_length` and `app_crc` are the app line's, None and 0 until it is whole, and where
+    there is none. Nothing is allocated by what is announced.
+    """
+
+    MAX_BYTES = 64 << 20
+    """Node lines beyond this refuse the snapshot."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.nodes = bytearray()
+        self.app_length: int | None = None
+        self.app_crc = 0
+        self._searched = 0
+
+    def take(self, data: bytes) -> bytes:
+        """The app state's bytes among the next bytes. Raises SnapshotError for a bad app line, and for no end."""
+        if self.app_length is not None:
+            return data
+        nodes = self.nodes
+        nodes += data
+        start = self._app_line_start()
+        if start < 0:
+            if len(nodes) > self.MAX_BYTES:
+                raise SnapshotError(f"more than {self.MAX_BYTES} bytes of node lines")
+            return b""
+        end = nodes.find(b"\n", start) + 1
+        if end == 0 and len(nodes) - start < _APP_LINE_BYTES:
+            return b""
+        found = _APP_LINE.fullmatch(nodes[start:end])
+        if found is None:
+            raise SnapshotError(f"a bad app line: {bytes(nodes[start : start + _APP_LINE_BYTES])!r}")
+        length = int(found[1])
+        if length != self.total - end:
+            raise SnapshotError(f"an app state of {length} bytes does not fill a snapshot of {self.total} bytes")
+        self.app_length, self.app_crc = length, int(found[2], 16)
+        rest = bytes(nodes[end:])
+        del nodes[start:]
+        return rest
+
+    def _app_line_start(self) -> int:
+        """Where the app line begins, -1 if not seen yet. No node line begins so: an id is longer than `app`.
+
+        **Cost:** linear over all pieces together: what was searched once is not searched again.
+        """
+        if self.nodes.startswith(b"app "):
+            return 0
+        found = self.nodes.find(b"\napp ", self._searched)
+        self._searched = found if found >= 0 else max(0, len(self.nodes) - len(b"\napp"))
+        return found + 1 if found >= 0 else -1
+
+    def check(self, crc: int) -> None:
+        """All bytes came, the app state's with the checksum `crc`. Raises SnapshotError where they are not right."""
+        if self.app_length is None and not self.nodes.endswith(b"\n"):
+            raise SnapshotError("the snapshot ends within a line")
+        if self.app_length is not None and crc != self.app_crc:
+            raise SnapshotError(f"the app state has the checksum {crc:016x}, not {self.app_crc:016x}")
+
+
 class IncomingSnapshot:
     """A snapshot that arrives in pieces: node lines are kept in memory, app bytes go straight into an app state file.
 
-    Invariants: `next_offset` bytes were taken, in order; `next_offset <= total`; nothing is allocated by `total` or by
-    the length in the app line; once refused or abandoned, its file is gone and it takes nothing more.
+    Invariants: `next_offset` bytes were taken, in order; `next_offset <= total`; once refused or abandoned, its file is
+    gone and it takes nothing more.
     """
-
-    MAX_HEAD_BYTES = 64 << 20
-    """Node lines beyond this refuse the snapshot."""
 
     def __init__(self, folder: Folder, index: int, total: int) -> None:
         self.index = index
         self.total = total
         self.next_offset = 0
         self._folder = folder
-        self._head = bytearray()
-        self._searched = 0
-        self._crc = 0
+        self._head = SnapshotHead(total)
         self._writer: AppWriter | None = None
         self._app: AppFile | None = None
         self._over = False
@@ -112,48 +168,15 @@ class IncomingSnapshot:
             raise SnapshotError(f"a piece of {len(data)} bytes, where {self.total - self.next_offset} are to come")
         self.next_offset += len(data)
         try:
+            app = self._head.take(data)
+            if self._writer is None and self._head.app_length is not None:
+                self._writer = AppWriter(self._folder, self.index)
             if self._writer is not None:
-                self._writer.write(data)
-            else:
-                self._take_head(data)
+                self._writer.write(app)
         except BaseException:
             self.abandon()
             raise
         return self.next_offset
-
-    def _take_head(self, data: bytes) -> None:
-        """Gather node lines until the app line is whole; what follows it opens the app state file."""
-        head = self._head
-        head += data
-        start = self._app_line_start()
-        if start < 0:
-            if len(head) > self.MAX_HEAD_BYTES:
-                raise SnapshotError(f"more than {self.MAX_HEAD_BYTES} bytes of node lines")
-            return
-        end = head.find(b"\n", start) + 1
-        if end == 0 and len(head) - start < _APP_LINE_BYTES:
-            return
-        found = _APP_LINE.fullmatch(head[start:end])
-        if found is None:
-            raise SnapshotError(f"a bad app line: {bytes(head[start : start + _APP_LINE_BYTES])!r}")
-        length, self._crc = int(found[1]), int(found[2], 16)
-        if length != self.total - end:
-            raise SnapshotError(f"an app state of {length} bytes does not fill a snapshot of {self.total} bytes")
-        rest = bytes(head[end:])
-        del head[start:]
-        self._writer = AppWriter(self._folder, self.index)
-        self._writer.write(rest)
-
-    def _app_line_start(self) -> int:
-        """Where the app line begins, -1 if not seen yet. No node line begins so: an id is longer than `app`.
-
-        **Cost:** linear over all pieces together: what was searched once is not searched again.
-        """
-        if self._head.startswith(b"app "):
-            return 0
-        found = self._head.find(b"\napp ", self._searched)
-        self._searched = found if found >= 0 else max(0, len(self._head) - len(b"\napp"))
-        return found + 1 if found >= 0 else -1
 
     def finish(self) -> tuple[bytes, AppFile | None]:
         """The node lines, and the app state file, by now durable and held until it is stored or discarded.
@@ -166,18 +189,17 @@ class IncomingSnapshot:
         try:
             if self.next_offset != self.total:
                 raise SnapshotError(f"a snapshot of {self.next_offset} bytes, where {self.total} were announced")
-            if self._writer is not None:
+            if self._writer is None:
+                self._head.check(0)
+            else:
                 self._writer.settle()
-                if self._writer.crc != self._crc:
-                    raise SnapshotError(f"the app state has the checksum {self._writer.crc:016x}, not {self._crc:016x}")
+                self._head.check(self._writer.crc)
                 self._app = self._writer.finish()
-            elif not self._head.endswith(b"\n"):
-                raise SnapshotError("the snapshot ends within a line")
         except BaseException:
             self.abandon()
             raise
         self._over = True
-        return bytes(self._head), self._app
+        return bytes(self._head.nodes), self._app
 
     def abandon(self) -> None:
         """Give it up: the app state file is removed, unless it was stored or pinned meanwhile. Idempotent."""
