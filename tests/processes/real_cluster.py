@@ -135,14 +135,7 @@ class Cluster:
 
     def lost(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """Which of `keys` a live node lacks, by its name; empty where all have all."""
-        found: dict[str, list[str]] = {}
-
-        def asked(node: NodeProcess) -> bool:
-            with node.client() as client:
-                found[node.name] = missing(client, keys)
-            return True
-
-        self.until_all(asked, "it answers what it holds")
+        found = {node.name: lacks(node, keys) for node in self.live()}
         return {name: gone for name, gone in found.items() if gone}
 
     def until_follows(self, node: NodeProcess) -> None:
@@ -158,6 +151,19 @@ class Cluster:
         for node in self.nodes:
             if node.log_path.exists():
                 yield node.name, node.log_path.read_text(encoding="utf-8", errors="replace")[-20_000:]
+
+
+def lacks(node: NodeProcess, keys: Sequence[str]) -> list[str]:
+    """Which of `keys` the node lacks, asked until it answers."""
+    found: list[list[str]] = []
+
+    def asked() -> bool:
+        with node.client() as client:
+            found.append(missing(client, keys))
+        return True
+
+    poll(asked, within=PATIENCE, what=f"{node.name} answers what it holds")
+    return found[-1]
 
 
 def term(node: NodeProcess) -> int:
@@ -182,6 +188,7 @@ __all__ = [
     "ProcessFailed",
     "applied",
     "boundary",
+    "lacks",
     "snapshots_installed",
     "term",
 ]

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from real_cluster import NODE_TIMEOUT_MS, PATIENCE, applied
+from real_cluster import NODE_TIMEOUT_MS, PATIENCE, applied, lacks
 
 from raftfast.cli import run
-from raftfast.cli.load import Load, missing
-from raftfast.cli.node_process import NodeProcess, poll
+from raftfast.cli.load import Load
+from raftfast.cli.node_process import NodeProcess
 from raftfast.cli.resp_client import ReplyError
 
 FLAG = "--i-understand-that-acknowledged-writes-may-be-lost"
@@ -22,18 +22,6 @@ def started(directory: Path) -> NodeProcess:
     node.start()
     node.wait_ready(within=PATIENCE)
     return node
-
-
-def lacks(node: NodeProcess, keys: list[str]) -> list[str]:
-    found: list[list[str]] = []
-
-    def asked() -> bool:
-        with node.client() as client:
-            found.append(missing(client, keys))
-        return True
-
-    poll(asked, within=PATIENCE, what=f"{node.name} answers what it holds")
-    return found[-1]
 
 
 def hands_over(one: NodeProcess, other: NodeProcess) -> bool:
