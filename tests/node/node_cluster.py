@@ -153,8 +153,9 @@ class Cluster:
         return known and all(state.size == count and node_id_of(state) == node_id_of(states[0]) for state in states)
 
     def applied_equal(self) -> bool:
-        """Whether all live members hold the same state, at one index."""
-        indexes = {(node.status().last_applied, node.status().commit_index) for node in self.live}
+        """Whether all live members hold the same state, at one index: all that is committed."""
+        statuses = [node.status() for node in self.live]
+        indexes = {index for status in statuses for index in (status.last_applied, status.commit_index)}
         return len(indexes) == 1 and len({node.state_digest() for node in self.live}) == 1
 
     async def converge(self) -> None:
