@@ -606,20 +606,28 @@ def test_raft_hears_of_a_voter_that_lost_its_log() -> None:
     world.until(lambda: not a.member.raft.is_leader)
 
 
-def test_a_joiner_says_so_only_once_that_is_durable() -> None:
+@pytest.mark.parametrize("before", ["rewrite", "reset"])
+def test_a_joiner_says_so_only_once_that_is_durable(before: str) -> None:
     """PROTOCOL 8: also where an earlier job of its disk ends in between."""
     world = Wiring("ab")
     world.settle()
     a, b = world["a"], world["b"]
-    b.disk_held = True
-    slots = b.entry(SlotChange(None, 0, b.id, 0, ((0, 9),)))
+    if before == "rewrite":
+        b.disk_held = True
+        earlier = b.entry(SlotChange(None, 0, b.id, 0, ((0, 9),)))
+    else:
+        founded, earlier = b.propose(b"x"), Token()
+        world.until(lambda: founded.answered)
+        b.disk_held = True
+        b.member.reset(Identity(b.id, "f" * 40, b.address), earlier, world.now)
+        world.settle()
     a.meet(b)
     world.until(lambda: b.member.standing is Standing.JOINER)
     world.settle()
     assert len(b.jobs) == 2
     b.do_job()
     world.settle()
-    assert slots.ok
+    assert earlier.ok
     assert not any(isinstance(message, AddMe) for _, _, message in world.passed)
     b.do_job()
     assert b.disk.image.joining
