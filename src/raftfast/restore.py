@@ -20,12 +20,9 @@ from .errors import EntryError, ParseError, SnapshotError, StorageError
 from .hot import nodesconf
 from .member import Identity, Origin
 from .records import Address, HardState, NodesConf
-from .storage import BackupFile, Disk, Storage, StoredState, copy_aside, inspect
-from .storage.folder import LOCK_NAME
+from .storage import CONF_NAME, LOCK_NAME, BackupFile, Disk, Storage, StoredState, copy_aside, inspect
 
 __all__ = ["Recovery", "Restored", "plan_recovery", "recover", "restore"]
-
-_NAME = "nodes.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +183,7 @@ def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
     id and elects nobody, and recovering it again goes on.
     """
     disk = disk or Disk()
-    path = os.path.join(directory, _NAME)
+    path = os.path.join(directory, CONF_NAME)
     if not os.path.isfile(path):
         raise StorageError(f"{path}: no such file")
     plan_recovery(_sound(path))  # before anything is opened for writing

@@ -22,8 +22,6 @@ from .text import printable
 
 __all__ = ["command", "describe", "facts"]
 
-_BACKUP_START = b"raftfast-backup "
-
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -35,10 +33,10 @@ def command(file: Path, as_json: bool, repair_tail: bool) -> int:
     Exit code 0 if it is sound; 1, and one line `FILE: line N: reason` on standard error, if it is not.
     """
     folder = file if file.is_dir() else None
-    file = file / "nodes.conf" if folder is not None else file
+    file = file / storage.CONF_NAME if folder is not None else file
     if repair_tail:
         _repair(file)
-    elif _is_backup(file):
+    elif storage.is_backup(file):  # where it can't be read, that is said below
         return _tell_backup(file, as_json)
     try:
         conf = storage.inspect(file)
@@ -79,21 +77,13 @@ def _beside(folder: Path, conf: NodesConf) -> Iterator[str]:
     """What else is in a node's folder."""
     app = storage.app_of(conf)
     for path in sorted(folder.iterdir()):
-        if path.name == "raftfast.lock":
+        if path.name == storage.LOCK_NAME:
             pid = path.read_text("ascii", "replace").strip()
             yield f"  lock       last taken by process {printable(pid) or '-'}"
-        elif path.name.startswith(("app-", "nodes.conf.tmp-")) and (app is None or path.name != app.name):
+        elif path.name.startswith(("app-", f"{storage.CONF_NAME}.tmp-")) and (app is None or path.name != app.name):
             yield f"  stray      {printable(path.name)}: being written, or left by a crash; removed by the node"
-        elif path.name.startswith("nodes.conf.copy-"):
+        elif path.name.startswith(f"{storage.CONF_NAME}.copy-"):
             yield f"  copy       {printable(path.name)}: kept by a repair or a recovery"
-
-
-def _is_backup(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(len(_BACKUP_START)) == _BACKUP_START
-    except OSError:
-        return False  # said where it is read
 
 
 def _tell_backup(file: Path, as_json: bool) -> int:

@@ -30,7 +30,7 @@ def command(directory: Path, understood: bool) -> int:
     acknowledged and this node doesn't hold is lost. Never use it while a majority may come back: there would be two
     clusters, each with its own truth. The node must not run.
     """
-    file = directory / "nodes.conf"
+    file = directory / storage.CONF_NAME
     if not understood:
         try:
             plan = plan_recovery(storage.inspect(file))

@@ -6,15 +6,17 @@ taken, `backup` and `repair` the tools' part, `disk` the system calls.
 
 from __future__ import annotations
 
-from .backup import BackupFile, BackupHead, BackupWriter
+from .backup import BackupFile, BackupHead, BackupWriter, is_backup
 from .conffile import StoredState, app_of, inspect
 from .disk import Disk
-from .folder import AppFile, check_app
+from .folder import CONF_NAME, LOCK_NAME, AppFile, check_app
 from .repair import Repair, copy_aside, repair_tail
 from .snapshots import IncomingSnapshot, SnapshotFile
 from .store import Loaded, Storage
 
 __all__ = [
+    "CONF_NAME",
+    "LOCK_NAME",
     "AppFile",
     "BackupFile",
     "BackupHead",
@@ -30,5 +32,6 @@ __all__ = [
     "check_app",
     "copy_aside",
     "inspect",
+    "is_backup",
     "repair_tail",
 ]

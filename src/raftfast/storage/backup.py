@@ -16,10 +16,11 @@ from ..hot import nodesconf
 from .disk import PIECE_BYTES, Disk, error_at, read_exactly, write_all
 from .snapshots import SnapshotHead
 
-__all__ = ["BackupFile", "BackupHead", "BackupWriter"]
+__all__ = ["BackupFile", "BackupHead", "BackupWriter", "is_backup"]
 
+_START = b"raftfast-backup "
 _HEAD = re.compile(
-    rb"raftfast-backup 1 (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) "
+    _START + rb"1 (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) (0|[1-9][0-9]{0,19}) "
     rb"([0-9a-z]{40}|-) (0|[1-9][0-9]{0,19})\n"
 )
 _LONGEST_HEAD = 200
@@ -56,6 +57,15 @@ class BackupHead:
             raise SnapshotError("a number in the backup's first line is too large")
         cluster_id = None if found[4] == b"-" else found[4].decode()
         return cls(numbers[0], numbers[1], numbers[2], cluster_id, numbers[3])
+
+
+def is_backup(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a backup does, of whatever version. False where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_START)) == _START
+    except OSError:
+        return False
 
 
 class BackupWriter:

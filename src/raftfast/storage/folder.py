@@ -19,8 +19,9 @@ from ..errors import InvariantViolation, SnapshotError, StorageError
 from ..hot import nodesconf
 from .disk import PIECE_BYTES, Disk, error_at, read_exactly, write_all
 
-__all__ = ["LOCK_NAME", "AppFile", "AppWriter", "Folder", "check_app"]
+__all__ = ["CONF_NAME", "LOCK_NAME", "AppFile", "AppWriter", "Folder", "check_app"]
 
+CONF_NAME = "nodes.conf"
 LOCK_NAME = "raftfast.lock"
 
 _APP_NAME = re.compile(r"app-[0-9]{1,20}-[0-9a-f]{16}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..errors import ParseError, StorageError
 from ..hot import nodesconf
 from .disk import Disk, error_at, read_exactly, write_all
-from .folder import Folder
+from .folder import CONF_NAME, Folder
 
 __all__ = ["Repair", "copy_aside", "repair_tail"]
 
@@ -25,7 +25,7 @@ class Repair(NamedTuple):
     copy: str
 
 
-def repair_tail(directory: str, name: str = "nodes.conf", disk: Disk | None = None) -> Repair | None:
+def repair_tail(directory: str, name: str = CONF_NAME, disk: Disk | None = None) -> Repair | None:
     """Drop the last record of the file, if it is a log line and the only damage; None where the file is sound.
 
     **Raises** StorageError, and nothing was changed, where the folder is in use, or this repair is none: the damage is

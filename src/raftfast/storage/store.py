@@ -18,7 +18,7 @@ from ..hot import nodesconf
 from ..records import HardState, NodesConf
 from .conffile import ConfFile, StoredState, batches, head_of, stored_in
 from .disk import Disk, error_at, read_exactly, write_all
-from .folder import LOCK_NAME, AppFile, Folder, check_app
+from .folder import CONF_NAME, LOCK_NAME, AppFile, Folder, check_app
 from .snapshots import IncomingSnapshot, SnapshotFile
 
 __all__ = ["Loaded", "Storage"]
@@ -77,7 +77,7 @@ class Storage:
 
     @classmethod
     def open(
-        cls, directory: str | os.PathLike[str], *, name: str = "nodes.conf", disk: Disk | None = None
+        cls, directory: str | os.PathLike[str], *, name: str = CONF_NAME, disk: Disk | None = None
     ) -> tuple[Storage, Loaded]:
         """Lock and load a folder, made where it is absent; then the file is rewritten whole, once, if there was one.
 
