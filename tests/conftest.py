@@ -31,6 +31,12 @@ def shown_seed(request: pytest.FixtureRequest) -> int:
     return seed
 
 
+@pytest.fixture
+def rng(shown_seed: int) -> random.Random:
+    """Chance that RAFTFAST_SEED=N repeats."""
+    return random.Random(shown_seed)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = TALLY.lines()
     if lines:

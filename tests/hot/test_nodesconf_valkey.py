@@ -6,7 +6,6 @@ with a changed byte it takes too, with the same meaning. NODESCONF A names where
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import subprocess
@@ -125,13 +124,6 @@ def _record(
     return NodeRecord(
         node_id, ip, port, port + 10000, hostname, aux=aux, flags=flags, primary_id=primary_id, epoch=3, slots=slots
     )
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("RAFTFAST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"RAFTFAST_SEED={seed}")
-    return random.Random(seed)
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -99,8 +99,8 @@ def test_every_call_of_a_running_node_fails_once(run, tmp_path: Path, caplog, ta
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_leader_of_three_fails_at_a_sampled_call(run, tmp_path: Path, shown_seed: int, fault: str) -> None:
-    fail_at = random.Random(shown_seed).randrange(12)
+def test_a_leader_of_three_fails_at_a_sampled_call(run, tmp_path: Path, rng: random.Random, fault: str) -> None:
+    fail_at = rng.randrange(12)
 
     async def main() -> None:
         limits = {"node_timeout": ELECTIONS, "rewrite_min_bytes": 400, "rewrite_factor": 0.1}

@@ -250,11 +250,7 @@ def test_commands_proposed_while_joining_wait_until_it_is_a_member(run, tmp_path
     run(main())
 
 
-def test_random_meets_always_end_and_leave_nobody_between(run, tmp_path: Path) -> None:
-    seed = random.SystemRandom().getrandbits(32)
-    print("seed", seed)
-    rng = random.Random(seed)
-
+def test_random_meets_always_end_and_leave_nobody_between(run, tmp_path: Path, rng: random.Random) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 0, node_timeout=ELECTIONS) as cluster:
             await cluster.start(*range(5))

@@ -77,15 +77,12 @@ def test_a_new_node_joins_a_cluster_whose_log_is_compacted(run, tmp_path: Path) 
     run(main())
 
 
-def test_a_big_state_moves_in_pieces_while_commands_go_on(run, tmp_path: Path) -> None:
+def test_a_big_state_moves_in_pieces_while_commands_go_on(run, tmp_path: Path, rng: random.Random) -> None:
     """Several megabytes in small pieces; nothing is refused meanwhile, and afterwards all states are equal.
 
     A tenth of it where the leaves are pure: their checksums would take longer than proposals live.
     """
     size, piece = (100_000, 64 << 10) if COMPILED else (10_000, 6 << 10)
-    seed = random.SystemRandom().getrandbits(32)
-    print("seed", seed)
-    rng = random.Random(seed)
 
     async def main() -> None:
         limits = {**TRIMMED, "snapshot_piece_bytes": piece, "snapshot_inflight": 2}

@@ -6,8 +6,6 @@ wrote on standard error is shown.
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +36,3 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path)
     yield made
     made.kill()
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    """Chance from a seed that is printed; RAFTFAST_SEED=N repeats the choices of a run."""
-    seed = int(os.environ.get("RAFTFAST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"RAFTFAST_SEED={seed}")
-    return random.Random(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import socket
 import struct
@@ -307,10 +306,7 @@ def test_a_fault_is_answered_after_what_came_before_it():
     run(body)
 
 
-def test_hostile_bytes_end_their_connection_and_nothing_else():
-    seed = int(os.environ.get("RAFTFAST_SEED", random.randrange(1 << 32)))
-    print(f"RAFTFAST_SEED={seed}")
-    chance = random.Random(seed)
+def test_hostile_bytes_end_their_connection_and_nothing_else(rng: random.Random):
     pieces = [b"*", b"$", b"\r\n", b"\x00", b"\xff" * 9, b"-1", b"3", b'"', b"{", b"*2\r\n$4\r\nKEYS\r\n$3\r\n[^]\r\n"]
     pieces += [b"EXEC\r\n", b"MULTI\r\n", b"HELLO 3\r\n", b"SET a ", b"CLUSTER ", b"CONFIG SET ", b"SCAN ", b"CLIENT "]
 
@@ -318,7 +314,7 @@ def test_hostile_bytes_end_their_connection_and_nothing_else():
         steady = await site.connect()
         for _ in range(60):
             raw = await site.connect()
-            raw.writer.write(b"".join(chance.choices(pieces, k=chance.randrange(1, 30))))
+            raw.writer.write(b"".join(rng.choices(pieces, k=rng.randrange(1, 30))))
             raw.writer.write_eof()
             await raw.rest()
         await steady.ask(b"PING\r\n", b"+PONG\r\n")
