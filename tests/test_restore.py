@@ -16,7 +16,7 @@ from raftfast.errors import RaftError, SnapshotError, StorageError
 from raftfast.hot import nodesconf
 from raftfast.member import Origin
 from raftfast.records import Address, HardState, NodeRecord, NodesConf
-from raftfast.restore import plan_recovery, recover, restore
+from raftfast.restore import plan_of_folder, plan_recovery, recover, restore
 from raftfast.storage import BackupFile, BackupHead, BackupWriter, Disk, Storage, StoredState, inspect, repair_tail
 
 ME, B, C, D = "a" * 40, "b" * 40, "c" * 40, "d" * 40
@@ -202,6 +202,20 @@ def test_recovering_with_each_call_failing_once_never_leads_the_old_cluster(tmp_
             break
     print(f"{tried} calls failed, one a recovery")
     assert tried > 10
+
+
+def test_a_damaged_file_is_refused_alike_by_who_looks_and_by_who_recovers(tmp_path):
+    survivor(tmp_path)
+    file = tmp_path / "nodes.conf"
+    sound = file.read_bytes()
+    assert plan_of_folder(str(tmp_path)) == (plan_recovery(inspect(file)), sound)
+    damaged = sound.replace(b"NOOP", b"NOPE")
+    file.write_bytes(damaged)
+    for call in (plan_of_folder, recover):
+        with pytest.raises(StorageError, match=r"nodes\.conf: line \d+: .*; a damaged file can't be recovered from"):
+            call(str(tmp_path))
+    assert file.read_bytes() == damaged
+    assert list(tmp_path.glob("nodes.conf.copy-*")) == []
 
 
 def test_a_repair_with_each_call_failing_once_leaves_the_old_file_or_the_repaired_one(tmp_path):

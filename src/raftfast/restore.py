@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 
 from .cluster.entries import AddVoter, App, DelVoter, Entry, Failover, NodeForget, SlotChange, parse_line
 from .cluster.members import ranges_of
+from .cluster.snapshot import state_of
 from .cluster.state import ClusterState, Kind
 from .consensus import Standing
 from .consensus.voters import VoterHistory
-from .errors import EntryError, ParseError, SnapshotError, StorageError
+from .errors import ParseError, SnapshotError, StorageError
 from .hot import nodesconf
 from .member import Identity, Origin
 from .records import Address, HardState, NodesConf
-from .storage import CONF_NAME, LOCK_NAME, BackupFile, Disk, Storage, StoredState, copy_aside, inspect
+from .storage import CONF_NAME, LOCK_NAME, BackupFile, Disk, Storage, StoredState, copy_aside
+from .storage.disk import error_at
 
-__all__ = ["Recovery", "Restored", "plan_recovery", "recover", "restore"]
+__all__ = ["Recovery", "Restored", "plan_of_folder", "plan_recovery", "recover", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ def restore(file: str, directory: str, disk: Disk | None = None) -> Restored:
     """
     backup = BackupFile(file, disk)
     try:
-        state = _state_of(file, backup.nodes)
+        try:
+            state = state_of(backup.nodes)
+        except SnapshotError as error:
+            raise StorageError(f"{file}: its node lines are not right: {error}") from error
         if os.path.isdir(directory) and set(os.listdir(directory)) - {LOCK_NAME}:
             raise StorageError(f"{directory} is not empty: a backup is restored into an empty folder only")
         identity = Identity(secrets.token_hex(20), secrets.token_hex(20), Address("", 0, 0, "", {"tls-port": "0"}))
@@ -75,15 +80,6 @@ def restore(file: str, directory: str, disk: Disk | None = None) -> Restored:
         backup.close()
 
 
-def _state_of(file: str, nodes: bytes) -> ClusterState:
-    try:
-        if not nodes.endswith(b"\n"):
-            raise SnapshotError("the last node line lacks its end")
-        return ClusterState.from_records([nodesconf.parse_node_line(line) for line in nodes[:-1].split(b"\n")])
-    except (ParseError, EntryError, SnapshotError) as error:
-        raise StorageError(f"{file}: its node lines are not right: {error}") from error
-
-
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """What makes a cluster of one out of a survivor: entries for the end of its log, and who is left behind.
@@ -107,11 +103,7 @@ def plan_recovery(conf: NodesConf) -> Recovery:
     The entries take the vote of all others, move their slots here, and forget them: each is checked against the state
     that the whole log gives. **Raises** StorageError where this node can't be made a cluster.
     """
-    mine = next((record for record in conf.nodes if "myself" in record.flags), None)
-    if mine is None:
-        raise StorageError("the file has no line of its own node")
-    aux = {name: value for name, value in mine.aux.items() if name != "shard-id"}
-    origin = Origin.of_file(conf, Address(mine.ip, mine.port, mine.cport, mine.hostname, aux))
+    origin = Origin.of_file(conf, Address("", 0, 0, "", {}))  # what it announces plays no part
     if origin.standing is not Standing.MEMBER:
         raise StorageError(f"this node is a {origin.standing.value}, no member of a cluster: nothing can be recovered")
     node_id, state = origin.identity.node_id, origin.state.copy()
@@ -173,6 +165,21 @@ def _steps(state: ClusterState, node_id: str, others: Iterable[str], voters: Set
     return tuple(steps)
 
 
+def plan_of_folder(directory: str) -> tuple[Recovery, bytes]:
+    """What recovering a folder would do, and its `nodes.conf` as it is. Takes no lock; raises as `recover`."""
+    path = os.path.join(directory, CONF_NAME)
+    if not os.path.isfile(path):
+        raise StorageError(f"{path}: no such file")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        return plan_recovery(nodesconf.parse(data)), data
+    except OSError as error:
+        raise error_at(path, error) from error
+    except ParseError as error:
+        raise StorageError(f"{path}: {error}; a damaged file can't be recovered from") from error
+
+
 def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
     """Make a cluster of one out of the folder of a member whose cluster lost its majority for good.
 
@@ -183,18 +190,13 @@ def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
     id and elects nobody, and recovering it again goes on.
     """
     disk = disk or Disk()
-    path = os.path.join(directory, CONF_NAME)
-    if not os.path.isfile(path):
-        raise StorageError(f"{path}: no such file")
-    plan_recovery(_sound(path))  # before anything is opened for writing
-    with open(path, "rb") as file:
-        before = file.read()
+    _, before = plan_of_folder(directory)  # before anything is opened for writing
     storage, loaded = Storage.open(directory, disk=disk)
     try:
         if loaded.conf is None or loaded.stored is None:
-            raise StorageError(f"{path} is empty")
+            raise StorageError(f"{storage.path} is empty")
         plan = plan_recovery(loaded.conf)
-        copy = copy_aside(disk, path, before)
+        copy = copy_aside(disk, storage.path, before)
         term = loaded.hard_state.current_term + 1
         stored = replace(loaded.stored, cluster_id=secrets.token_hex(20), raft_leader=None)
         storage.rewrite(stored, stored.last_applied, hard_state=HardState(term, None))
@@ -203,10 +205,3 @@ def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
         return plan, copy
     finally:
         storage.close()
-
-
-def _sound(path: str) -> NodesConf:
-    try:
-        return inspect(path)
-    except ParseError as error:
-        raise StorageError(f"{path}: {error}; a damaged file can't be recovered from") from error

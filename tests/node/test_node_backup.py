@@ -65,6 +65,21 @@ def test_a_backup_is_a_prefix_that_holds_all_that_was_acknowledged_before(run, t
     run(main())
 
 
+def test_a_backup_of_a_node_that_is_in_no_cluster_is_restored_as_such(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 0) as cluster:
+            (node,) = await cluster.start(0)
+            assert node.status().standing == "singleton"
+            path = await written(node, tmp_path / "backup")
+            restore(str(path), str(tmp_path / "node-7"))
+            (restored,) = await cluster.start(7)
+            assert restored.status().standing == "singleton"
+            assert restored.node_id != node.node_id
+            assert await restored.propose(b"x") == b"1"
+
+    run(main())
+
+
 def test_a_backup_that_is_open_ends_with_the_node_and_leaves_no_file(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 1) as cluster:

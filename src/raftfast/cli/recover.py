@@ -10,9 +10,7 @@ from pathlib import Path
 
 import click
 
-from .. import storage
-from ..errors import ParseError
-from ..restore import Recovery, plan_recovery, recover
+from ..restore import Recovery, plan_of_folder, recover
 from .text import printable
 
 __all__ = ["command"]
@@ -30,12 +28,8 @@ def command(directory: Path, understood: bool) -> int:
     acknowledged and this node doesn't hold is lost. Never use it while a majority may come back: there would be two
     clusters, each with its own truth. The node must not run.
     """
-    file = directory / storage.CONF_NAME
     if not understood:
-        try:
-            plan = plan_recovery(storage.inspect(file))
-        except ParseError as error:
-            raise click.ClickException(f"{file}: {error}") from None
+        plan, _ = plan_of_folder(str(directory))
         _tell(directory, plan, "would become a cluster of one; nothing was changed")
         raise click.ClickException(f"nothing was changed; to do it, add {_FLAG}")
     plan, copy = recover(str(directory))

@@ -16,7 +16,16 @@ from ..hot import nodesconf
 from .sessions import Sessions
 from .state import ClusterState
 
-__all__ = ["Head", "app_header", "node_lines", "parse_nodes", "session_part", "split_head", "split_sessions"]
+__all__ = [
+    "Head",
+    "app_header",
+    "node_lines",
+    "parse_nodes",
+    "session_part",
+    "split_head",
+    "split_sessions",
+    "state_of",
+]
 
 _APP_LINE = re.compile(rb"app (0|[1-9][0-9]{0,19}) ([0-9a-f]{16})")
 _LONGEST_APP_LINE: Final = len(b"app ") + 20 + 1 + 16
@@ -82,10 +91,24 @@ def split_head(data: bytes, total: int | None = None) -> Head | None:
 
 
 def parse_nodes(nodes: bytes, sender_id: str, my_id: str) -> ClusterState:
+    """`state_of` the node lines of a snapshot that was sent to us.
+
+    **Raises** SnapshotError also for no line of the sender or of ours, and where nobody votes.
+    """
+    state = state_of(nodes)
+    for node_id, who in ((sender_id, "the sender"), (my_id, "this node")):
+        if node_id not in state.nodes:
+            raise SnapshotError(f"no line of {who}, {node_id}")
+    if not state.voters():
+        raise SnapshotError("no line of a voter")
+    return state
+
+
+def state_of(nodes: bytes) -> ClusterState:
     """A fresh state of a snapshot's node lines.
 
-    **Raises** SnapshotError, and nothing has changed, for a bad line, a missing final LF, no line of the sender or of
-    ours, an id or a slot on two lines, a flag that must not travel, and where nobody votes.
+    **Raises** SnapshotError, and nothing has changed, for a bad line, a missing final LF, an id or a slot on two lines,
+    and a flag that must not travel.
     """
     if not nodes.endswith(b"\n"):
         raise SnapshotError("the last node line lacks its end")
@@ -100,15 +123,9 @@ def parse_nodes(nodes: bytes, sender_id: str, my_id: str) -> ClusterState:
                 raise SnapshotError(f"node line {number}: the flag {flag} in a snapshot")
         records.append(record)
     try:
-        state = ClusterState.from_records(records)
+        return ClusterState.from_records(records)
     except EntryError as error:
         raise SnapshotError(str(error)) from error
-    for node_id, who in ((sender_id, "the sender"), (my_id, "this node")):
-        if node_id not in state.nodes:
-            raise SnapshotError(f"no line of {who}, {node_id}")
-    if not state.voters():
-        raise SnapshotError("no line of a voter")
-    return state
 
 
 def split_sessions(pieces: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
