@@ -504,10 +504,8 @@ class Engine:
         def restore() -> Sessions | SnapshotError:
             try:
                 return restore_state(self.storage, order.app, member.state_machine, member.new_sessions(), self._config)
-            except (StorageError, MemoryError):
-                raise
-            except Exception as error:
-                return SnapshotError(f"the state machine does not take it: {error}")
+            except SnapshotError as error:
+                return error
 
         def done(result: Sessions | SnapshotError) -> None:
             # From here on the app file belongs to the rewrite that stores it: nothing may abandon it any more.

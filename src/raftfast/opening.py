@@ -35,11 +35,8 @@ def _restored(storage: Storage, loaded: Loaded, state_machine: StateMachine | No
         return empty
     try:
         return restore_state(storage, loaded.app, state_machine, empty, config)
-    except (StorageError, MemoryError):
-        raise
-    except Exception as error:
-        reason = error if isinstance(error, SnapshotError) else f"the state machine refuses it: {error!r}"
-        raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {reason}") from error
+    except SnapshotError as error:
+        raise StorageError(f"{storage.app_path(loaded.app)} is not taken: {error}") from error
 
 
 def restore_state(
@@ -48,14 +45,20 @@ def restore_state(
     """Restores the state machine from an app state file (None: an empty state). Returns the session table. Blocking.
 
     Raises SnapshotError where the bytes, or the state machine, refuse; then the state machine's old state stands.
+    StorageError and MemoryError pass through.
     """
-    if app is None:
-        if state_machine is not None:
-            state_machine.restore(())
-        return empty
-    if state_machine is None:
-        raise SnapshotError("it holds a state machine's state, and this node embeds none")
-    table, rest = split_sessions(storage.read_app(app))
-    sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
-    state_machine.restore(rest)
-    return sessions
+    try:
+        if app is None:
+            if state_machine is not None:
+                state_machine.restore(())
+            return empty
+        if state_machine is None:
+            raise SnapshotError("it holds a state machine's state, and this node embeds none")
+        table, rest = split_sessions(storage.read_app(app))
+        sessions = Sessions.decode(table, config.session_window, config.session_result_bytes, config.max_sessions)
+        state_machine.restore(rest)
+        return sessions
+    except (SnapshotError, StorageError, MemoryError):
+        raise
+    except Exception as error:
+        raise SnapshotError(f"the state machine refuses it: {error!r}") from error
