@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hanging_disk import path_of
 
 from raftfast.storage import Disk, folder
 
@@ -45,9 +46,8 @@ def _failing(call: str):
     working = getattr(Disk, call)
 
     def method(self, target, *args):
-        path = target if isinstance(target, str) else os.readlink(f"/proc/self/fd/{target}")
         plan = FailingDisk
-        if plan.fail_at < 0 or not path.startswith(plan.folder):
+        if plan.fail_at < 0 or not path_of(target).startswith(plan.folder):
             return working(self, target, *args)
         if plan.number == 0 and call != "pwrite":
             return working(self, target, *args)

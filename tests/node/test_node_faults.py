@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hanging_disk import path_of
 from node_cluster import CONFIG, ELECTIONS, PATIENCE, Journal, cluster_of, error_of, running
 
 from raftfast import Node, NodeClosed, StorageError
@@ -26,8 +27,7 @@ class Breaker:
         working = getattr(Disk, call)
 
         def broken(disk: Disk, target, *args):
-            path = target if isinstance(target, str) else os.readlink(f"/proc/self/fd/{target}")
-            if not path.startswith(str(folder)):
+            if not path_of(target).startswith(str(folder)):
                 return working(disk, target, *args)
             if short:
                 data, offset = args

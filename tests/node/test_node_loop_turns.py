@@ -1,11 +1,7 @@
-"""The event loop waits for no disk: no call of it is made in the loop's thread, and while one hangs turns go on.
-
-The disk hangs on an event that the loop sets, not for a time: were the loop to wait for it, nothing would release it.
-"""
+"""The event loop waits for no disk: no call of it is made in the loop's thread, and while one hangs turns go on."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from hanging_disk import Hang, hanging
 from node_cluster import Cluster, Journal, cluster_of, meet
 
 from raftfast import Node
@@ -21,10 +18,6 @@ from raftfast.storage import Disk
 CALLS = sorted(name for name in vars(Disk) if not name.startswith("_"))
 TURNS = 20
 LONGEST_HANG = 50.0
-
-
-def path_of(target: str | int) -> str:
-    return target if isinstance(target, str) else os.readlink(f"/proc/self/fd/{target}")
 
 
 # ---------------------------------------------------------------------- which thread makes the calls
@@ -115,42 +108,9 @@ def test_no_call_of_the_disk_is_made_on_the_loop(run, tmp_path: Path, threads: C
 # ---------------------------------------------------------------------- a call that hangs
 
 
-class Hang:
-    """Hangs a call of the disk, for the files of one node whose path has a certain part, until it is released."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self._released = threading.Event()
-        self._began = threading.Event()
-        self.timed_out = False
-
-    def begin(self, node: Node, call: str, part: str) -> None:
-        working = getattr(Disk, call)
-        folder = str(node.directory)
-
-        def hang(disk: Disk, target, *args):
-            path = path_of(target)
-            if path.startswith(folder) and part in path[len(folder) :] and not self._released.is_set():
-                self._began.set()
-                self.timed_out = not self._released.wait(LONGEST_HANG)
-            return working(disk, target, *args)
-
-        self._monkeypatch.setattr(Disk, call, hang)
-
-    @property
-    def began(self) -> bool:
-        return self._began.is_set()
-
-    def release(self) -> None:
-        self._released.set()
-
-
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
-    made = Hang(monkeypatch)
-    yield made
-    made.release()
-    assert not made.timed_out, "the loop waited for the disk"
+    yield from hanging(monkeypatch, LONGEST_HANG)
 
 
 async def turns_on(hang: Hang, cluster: Cluster, node: Node) -> None:
@@ -186,7 +146,7 @@ def test_turns_go_on_while_an_append_or_a_rewrite_hangs(
             node._engine.compact(moves=False)
             await node._engine.settle()  # there is an app file, which the next rewrite removes
             closing.callback(hang.release)
-            hang.begin(node, call, part)
+            hang.begin([node], call, part)
             waiting = node.submit(b"x" * 1000)
             node._engine.compact(moves=False)
             await turns_on(hang, cluster, node)
@@ -217,7 +177,7 @@ def test_turns_go_on_while_a_snapshot_hangs(run, tmp_path: Path, hang: Hang, who
             (newcomer,) = await cluster.start(1)
             closing.callback(hang.release)
             slow = leader if who == "sender" else newcomer
-            hang.begin(slow, call, "app-")
+            hang.begin([slow], call, "app-")
             await meet(leader, newcomer)
             await turns_on(hang, cluster, slow)
             assert newcomer.status().standing == "joiner"

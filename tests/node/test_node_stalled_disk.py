@@ -1,57 +1,25 @@
-"""A disk that hangs: the loop turns on, a leader that can't commit steps down, all goes on when the disk moves again.
-
-The disk hangs on an event, not for a time: were the loop to wait for it, nothing would ever release it.
-"""
+"""A disk hangs: the loop turns on, a leader that can't commit steps down, all goes on when the disk moves again."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
+from hanging_disk import Hang, hanging
 from node_cluster import PATIENCE, Cluster, cluster_of
 
 from raftfast import Node
 from raftfast.messages import Role
-from raftfast.storage import Disk
 
 TURNS = 4
 """Turns and heartbeats that are waited for while the disk hangs: fewer than a leader makes before it steps down."""
 
 
-class Stall:
-    """Hangs one call of the disk for the files of some nodes, until it is released."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self._released = threading.Event()
-        self.began = threading.Event()
-
-    def begin(self, nodes: list[Node], call: str, part: str = "nodes.conf") -> None:
-        working = getattr(Disk, call)
-        folders = tuple(str(node.directory) for node in nodes)
-
-        def hang(disk: Disk, target, *args):
-            path = target if isinstance(target, str) else os.readlink(f"/proc/self/fd/{target}")
-            if path.startswith(folders) and part in path:
-                self.began.set()
-                self._released.wait(2 * PATIENCE)
-            return working(disk, target, *args)
-
-        self._monkeypatch.setattr(Disk, call, hang)
-
-    def release(self) -> None:
-        self._released.set()
-
-
 @pytest.fixture
-def stall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
-    made = Stall(monkeypatch)
-    yield made
-    made.release()
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
+    yield from hanging(monkeypatch, 2 * PATIENCE)
 
 
 def heard(node: Node, kind: str) -> int:
@@ -72,7 +40,7 @@ async def turns_on(cluster: Cluster, node: Node, leader: Node, follower: Node) -
 
 
 def test_a_leader_that_commits_nothing_for_its_hanging_disk_steps_down_and_recovers(
-    run, tmp_path, stall: Stall, caplog
+    run, tmp_path, hang: Hang, caplog
 ) -> None:
     """PROTOCOL 10. The disks of two of three voters hang, so nothing commits, though all answer."""
 
@@ -80,17 +48,17 @@ def test_a_leader_that_commits_nothing_for_its_hanging_disk_steps_down_and_recov
         async with cluster_of(tmp_path, 3, node_timeout=2.0) as cluster, AsyncExitStack() as closing:
             leader, (follower, _) = await cluster.leader(), await cluster.followers()
             await leader.propose(b"before")
-            closing.callback(stall.release)
-            stall.begin([leader, follower], "fdatasync")
+            closing.callback(hang.release)
+            hang.begin([leader, follower], "fdatasync", "nodes.conf")
             waiting = leader.submit(b"hangs")
-            await cluster.until(stall.began.is_set, "the disk hangs")
+            await cluster.until(lambda: hang.began, "the disk hangs")
             await turns_on(cluster, leader, leader, follower)
             assert not waiting.done()
             await cluster.until(lambda: leader.status().role is not Role.LEADER, "the leader steps down")
             assert "the disk does not move: stepping down" in caplog.text
             assert leader._engine._job_running, "the disk still hangs"
             assert leader.status().durable_index < leader.status().last_index
-            stall.release()
+            hang.release()
             again = await cluster.leader()
             await again.propose(b"after")
             await cluster.converge()
@@ -106,27 +74,27 @@ def test_a_leader_that_commits_nothing_for_its_hanging_disk_steps_down_and_recov
     run(main())
 
 
-def test_a_follower_whose_disk_hangs_answers_heartbeats_and_acknowledges_nothing(run, tmp_path, stall: Stall) -> None:
+def test_a_follower_whose_disk_hangs_answers_heartbeats_and_acknowledges_nothing(run, tmp_path, hang: Hang) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 2) as cluster, AsyncExitStack() as closing:
             leader, (follower,) = await cluster.leader(), await cluster.followers()
             await leader.propose(b"before")
-            closing.callback(stall.release)
-            stall.begin([follower], "fdatasync")
+            closing.callback(hang.release)
+            hang.begin([follower], "fdatasync", "nodes.conf")
             waiting = leader.submit(b"needs both")
-            await cluster.until(stall.began.is_set, "the disk hangs")
+            await cluster.until(lambda: hang.began, "the disk hangs")
             durable = follower.status().durable_index
             await turns_on(cluster, follower, leader, follower)
             assert not waiting.done()
             assert follower.status().durable_index == durable
-            stall.release()
+            hang.release()
             assert await waiting == b"2"
 
     run(main())
 
 
 @pytest.mark.parametrize(("call", "part"), [("fsync", "/app-"), ("fsync", ".tmp-"), ("rename", ".tmp-")])
-def test_a_compaction_that_hangs_blocks_no_turn(run, tmp_path, stall: Stall, call: str, part: str) -> None:
+def test_a_compaction_that_hangs_blocks_no_turn(run, tmp_path, hang: Hang, call: str, part: str) -> None:
     """While the app file is written appends go on too; behind a rewrite of nodes.conf they wait (PROTOCOL 11)."""
 
     async def main() -> None:
@@ -137,15 +105,15 @@ def test_a_compaction_that_hangs_blocks_no_turn(run, tmp_path, stall: Stall, cal
             leader, (follower,) = await cluster.leader(), await cluster.followers()
             await leader.propose(b"before")
             await leader._engine.settle()
-            closing.callback(stall.release)
-            stall.begin([leader], call, part)
+            closing.callback(hang.release)
+            hang.begin([leader], call, part)
             leader._engine.compact(moves=False)
-            await cluster.until(stall.began.is_set, "the disk hangs")
+            await cluster.until(lambda: hang.began, "the disk hangs")
             if part == "/app-":
                 for number in range(5):
                     await leader.propose(b"%d" % number)
             await turns_on(cluster, leader, leader, follower)
-            stall.release()
+            hang.release()
             await leader.propose(b"after")
             await cluster.converge()
 
