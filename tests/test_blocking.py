@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from raftfast import (
     NodeClosed,
     Rejected,
     Role,
-    StateMachine,
     StorageError,
     blocking,
 )
+from real_nodes import Sum, no_thread_left
 
 HOST = "127.0.0.1"
 PATIENCE = 90.0
@@ -44,32 +44,15 @@ class PatientConfig(Config):
 CONFIG = PatientConfig(node_timeout=20.0, trim_keep_time=0.0)
 
 
-class Counter(StateMachine):
-    def __init__(self) -> None:
-        self.value = 0
-
-    def apply(self, index: int, command: bytes) -> bytes:
-        self.value += int(command)
-        return b"%d" % self.value
-
-    def snapshot(self) -> Iterable[bytes]:
-        return [b"%d" % self.value]
-
-    def restore(self, pieces: Iterable[bytes]) -> None:
-        self.value = int(b"".join(pieces) or b"0")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """And afterwards no thread of ours is left."""
-    before = set(threading.enumerate())
-    yield tmp_path
-    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("raftfast")]
-    assert not left, f"threads left behind: {left}"
+    with no_thread_left():
+        yield tmp_path
 
 
 def node_at(folder: Path, number: int = 0, **settings) -> blocking.Node:
-    settings = {"port": 7000 + number, "bus_port": 0, "state_machine": Counter(), "config": CONFIG, **settings}
+    settings = {"port": 7000 + number, "bus_port": 0, "state_machine": Sum(), "config": CONFIG, **settings}
     return blocking.Node(folder / f"node-{number}", **settings)
 
 
@@ -99,7 +82,7 @@ def cluster(folder: Path, count: int, **settings) -> list[blocking.Node]:
 
 @pytest.mark.parametrize("loop_factory", [None, asyncio.new_event_loop, uvloop.new_event_loop])
 def test_commands_and_reads(folder: Path, loop_factory) -> None:
-    machine = Counter()
+    machine = Sum()
     with node_at(folder, state_machine=machine, loop_factory=loop_factory) as node:
         assert node.propose(b"1") == b"1"
         assert node.propose_many([b"1", b"2"], timeout=PATIENCE) == [b"2", b"4"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import uvloop
+
+from real_nodes import no_thread_left
 
 LONGEST = 300.0
 """Seconds that one test may take, whatever it waits for."""
@@ -36,12 +37,10 @@ def runner_on(loop_name: str) -> Run:
         assert not left, f"tasks left behind: {left}"
 
     def run(coroutine: Coroutine[Any, Any, None]) -> None:
-        before = set(threading.enumerate())
-        with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
-            runner.run(and_leave_nothing(coroutine))
-        assert not unhandled, f"errors that reached the loop: {unhandled}"
-        left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("raftfast")]
-        assert not left, f"threads left behind: {left}"
+        with no_thread_left():
+            with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
+                runner.run(and_leave_nothing(coroutine))
+            assert not unhandled, f"errors that reached the loop: {unhandled}"
 
     return run
 

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from raftfast import Config, NodeClosed, StateMachine
+from raftfast import Config, NodeClosed
 from raftfast.testing import BlockingCluster, Cluster
+from real_nodes import Sum, no_thread_left
 
 CONFIG = Config(node_timeout=2.0, trim_keep_time=0.0, trim_keep=4)
 """So long that a busy machine does not elect by itself, but where the election is the test."""
 
 
-class Sum(StateMachine):
-    def __init__(self) -> None:
-        self.value = 0
-
-    def apply(self, index: int, command: bytes) -> bytes:
-        self.value += int(command)
-        return b"%d" % self.value
-
-    def snapshot(self) -> Iterable[bytes]:
-        return [b"%d" % self.value]
-
-    def restore(self, pieces: Iterable[bytes]) -> None:
-        self.value = int(b"".join(pieces) or b"0")
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("raftfast")]
-    assert not left, f"threads left behind: {left}"
+    with no_thread_left():
+        yield
 
 
 def test_a_leader_is_killed_and_comes_back(tmp_path: Path) -> None:
