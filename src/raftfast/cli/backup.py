@@ -5,13 +5,15 @@ Floor 6. Asks the node by its client port, piece by piece; what the file looks l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from ..errors import SnapshotError, StorageError
 from ..storage import BackupHead, BackupWriter
-from .resp_client import Reply, ReplyError, RespClient
+from .resp_client import ReplyError, RespClient
 from .text import printable
 
 __all__ = ["command", "endpoint", "fetch"]
@@ -55,33 +57,36 @@ def endpoint(address: str) -> tuple[str, int]:
 
 def fetch(client: RespClient, path: str) -> tuple[BackupHead, int]:
     """Read a backup from a node into a new file; its head and size. Raises ReplyError, OSError, or as BackupWriter."""
-    name, head = _begun(client.call("RAFTFAST", "BACKUP", "BEGIN"))
     writer = None
     try:
-        writer = BackupWriter(path, head)
-        offset = 0
-        while offset < head.total:
-            size = min(_PIECE_BYTES, head.total - offset)
-            piece = client.call("RAFTFAST", "BACKUP", "READ", name, offset, size)
-            if not isinstance(piece, bytes) or not piece:
-                raise SnapshotError("the node gave no bytes of the backup")
-            writer.write(piece)
-            offset += len(piece)
-        client.call("RAFTFAST", "BACKUP", "END", name)
+        with _begun(client) as (name, head):
+            writer = BackupWriter(path, head)
+            offset = 0
+            while offset < head.total:
+                size = min(_PIECE_BYTES, head.total - offset)
+                piece = client.call("RAFTFAST", "BACKUP", "READ", name, offset, size)
+                if not isinstance(piece, bytes) or not piece:
+                    raise SnapshotError("the node gave no bytes of the backup")
+                writer.write(piece)
+                offset += len(piece)
         return head, writer.finish()
-    except (StorageError, SnapshotError):
-        client.call("RAFTFAST", "BACKUP", "END", name)
-        raise
     finally:
         if writer is not None:
             writer.abandon()
 
 
-def _begun(reply: Reply) -> tuple[bytes, BackupHead]:
-    if isinstance(reply, list) and len(reply) == 3:
-        name, total, head = reply
-        if isinstance(name, bytes) and isinstance(head, bytes):
-            found = BackupHead.decode(head)
-            if found.total == total:
-                return name, found
-    raise SnapshotError("the node's answer is no beginning of a backup")
+@contextmanager
+def _begun(client: RespClient) -> Iterator[tuple[bytes, BackupHead]]:
+    """A backup that the node has begun: its name and head. It is ended whatever comes of it."""
+    match client.call("RAFTFAST", "BACKUP", "BEGIN"):
+        case [bytes(name), int(total), bytes(line)]:
+            try:
+                head = BackupHead.decode(line)
+                if head.total != total:
+                    raise SnapshotError("the node announces two sizes of the backup")
+                yield name, head
+            finally:
+                with suppress(ReplyError, OSError):  # it ends by itself too, and what failed before is to be told
+                    client.call("RAFTFAST", "BACKUP", "END", name)
+        case _:
+            raise SnapshotError("the node's answer is no beginning of a backup")
