@@ -10,15 +10,17 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from raftfast.cli import demo, run
-from raftfast.cli.demo import Demo
+from raftfast.cli.demo import Demo, DemoFailed
 from raftfast.cli.node_process import poll
 from raftfast.cli.reporter import LiveReporter, PlainReporter, reporter_for
+from raftfast.cli.resp_client import ReplyError
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,56 @@ def test_an_error_reply_is_a_step_that_does_not_hold(habit, made, capsys, monkey
     assert run(["demo"]) == 1
     assert "did not hold: node-1: ERR unknown command 'CLUSTER'" in capsys.readouterr().err
     assert all(gone(pid) for _, pid in made)
+
+
+class Answering:
+    """In place of a node: one answer after the other."""
+
+    name = "node-1"
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    def call(self, *command: object) -> str:
+        answer = self.answers.pop(0)
+        if answer != "OK":
+            raise ReplyError(answer)
+        return answer
+
+
+TIMEOUT = "TIMEOUT Cluster consensus not reached in time"
+DOWN = "CLUSTERDOWN The cluster is down, the command has no effect"
+BUSY = "ERR Slot 0 is already busy"
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused"),
+    [
+        (["OK"], False),
+        ([TIMEOUT, DOWN, "OK"], False),
+        ([TIMEOUT, BUSY], False),
+        ([TIMEOUT, DOWN, BUSY], False),
+        ([BUSY], True),
+        ([DOWN, BUSY], True),
+        ([TIMEOUT, "ERR Invalid slot"], True),
+    ],
+)
+def test_slots_that_a_command_without_answer_took_are_taken(tmp_path, answers, refused):
+    node = Answering(*answers)
+    step = Demo(tmp_path, PlainReporter(Console(file=io.StringIO()), 1), 1.0)
+    ask = partial(step._ask, node, "CLUSTER", "ADDSLOTSRANGE", 0, 5, done_already="is already busy")
+    if refused:
+        with pytest.raises(DemoFailed, match="node-1: ERR"):
+            ask()
+    else:
+        ask()
+    assert node.answers == []
+
+
+def test_what_is_not_to_be_done_already_is_an_error_after_a_timeout_too(tmp_path):
+    step = Demo(tmp_path, PlainReporter(Console(file=io.StringIO()), 1), 1.0)
+    with pytest.raises(DemoFailed, match="already busy"):
+        step._ask(Answering(TIMEOUT, BUSY), "CLUSTER", "MEET")
 
 
 def test_no_leader_is_told(habit, made, capsys, monkeypatch):
