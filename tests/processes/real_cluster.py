@@ -49,7 +49,12 @@ class Cluster:
         first, *others = self.start(count)
         for other in others:
             self.meet(first, other)
-        self.ask(first, "CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+
+        def assigned() -> bool:  # an earlier try that was answered with TIMEOUT may have done it
+            done = first.info()["cluster_slots_assigned"] == str(SLOTS)
+            return done or first.call("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1) == "OK"
+
+        self.until(assigned, f"{first.name} takes all slots")
         self.until_all(lambda node: node.info().get("cluster_state") == "ok", "the cluster's state is ok")
 
     def meet(self, member: NodeProcess, newcomer: NodeProcess) -> None:
