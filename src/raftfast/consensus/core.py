@@ -97,7 +97,8 @@ class Core:
         self._leader_round: int | None = None
         self._round = 0
         self._linked: set[str] = set()
-        self._lost: set[str] = set()
+        self.without_log: set[str] = set()
+        """Who said that it has lost its log (PROTOCOL 9): led by us it is not served, nor counted as heard."""
         self._promises = Promises(self._durability)
         self._trimming = Trimming(config)
         self._stall_doublings = 0
@@ -253,5 +254,5 @@ class Core:
     def _follow_membership(self) -> None:
         if self.leadership is not None:
             others = (self.members | self.voters) - {self.node_id}
-            self._lost &= others
-            self.leadership.follow(others, self.log.last_index + 1, self._now, self._linked, self._lost)
+            self.without_log &= others
+            self.leadership.follow(others, self.log.last_index + 1, self._now, self._linked, self.without_log)

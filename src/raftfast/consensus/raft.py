@@ -147,7 +147,7 @@ class Raft(Following):
     def lost_log(self, peer: str, now: float) -> None:
         """`peer` says that it has lost its log: what it acknowledged counts no more, until its progress starts anew."""
         self._enter(now)
-        self._lost.add(peer)
+        self.without_log.add(peer)
         self._follow_membership()
 
     def keep_tail(self, factor: int) -> None:
@@ -157,7 +157,7 @@ class Raft(Following):
     def restart_progress(self, peer: str, now: float) -> None:
         """`peer` joined, or has its log again: what it acknowledged before counts no more (PROTOCOL 5.3)."""
         self._enter(now)
-        self._lost.discard(peer)
+        self.without_log.discard(peer)
         if self.leadership is not None and peer != self.node_id:
             self.leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
 
@@ -220,7 +220,7 @@ class Raft(Following):
         self.members = frozenset()
         self._voters = VoterHistory(())
         self._granted.clear()
-        self._lost.clear()
+        self.without_log.clear()
         self._promises.drop_all()
         self._trimming.clear()
         self._drop_log(0, 0)

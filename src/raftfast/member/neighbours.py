@@ -23,8 +23,11 @@ __all__ = ["Neighbours"]
 class Neighbours:
     """The other nodes, as one member sees them.
 
-    Invariants: 1. `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index;
-    2. whom Raft holds for one that lost its log is in `lost_voters`.
+    Invariant: `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index.
+
+    A voter, by the state or by the log, that said that it has lost its log is in Raft's `without_log`: it is not served
+    before it is forgotten and joins anew, or names our cluster again; it follows no leader before that, and takes the
+    cluster's id from nobody else.
     """
 
     def __init__(self, member: Member) -> None:
@@ -35,9 +38,6 @@ class Neighbours:
         self.lost_learners: set[str] = set()
         """Learners that said that they have lost their log: not served before their next NODE_JOIN, or before they name
         our cluster again."""
-        self.lost_voters: set[str] = set()
-        """Voters, by the state or by the log, that said so: not served before they are forgotten and join anew, or name
-        our cluster again: they follow no leader before that, and take its id from nobody else."""
         self._settled: set[str] = set()
         """Who was heard as a joiner or a member since its newest applied NODE_JOIN."""
         self._invited_until: dict[str, float] = {}
@@ -52,7 +52,6 @@ class Neighbours:
         """The node begins anew."""
         self._tail.clear()
         self.lost_learners.clear()
-        self.lost_voters.clear()
         self._settled.clear()
         self._invited_until.clear()
         self.joined_at.clear()
@@ -98,13 +97,12 @@ class Neighbours:
         """A snapshot was installed, and NODE_JOINs may be in it: what nodes said of a lost log before is old, so those
         that said it are asked once more who they are."""
         member = self._member
-        for node_id in self.lost_voters & member.state.nodes.keys():
+        for node_id in sorted(member.raft.without_log):  # also of who is not in the snapshot: it may join again
             member.raft.restart_progress(node_id, member.now)  # who installs leads nobody: only the mark goes
         for info in list(member.links.infos.values()):
             if info.lost or info.node_id in self.lost_learners:
                 member.links.close(info, "what it said of its log is older than the snapshot")
         self.lost_learners.clear()
-        self.lost_voters.clear()
 
     def joined(self, node_id: str, index: int) -> None:
         """The node's NODE_JOIN at `index` was applied: if it had lost its log it is served again."""
@@ -114,7 +112,7 @@ class Neighbours:
         self._tail.pop(node_id, None)
         self._settled.discard(node_id)
         self._invited_until[node_id] = member.now + member.config.joiner_timeout
-        if node_id not in self.lost_voters or not self._votes(node_id):
+        if node_id not in member.raft.without_log or not self._votes(node_id):
             self._begin_anew_with(node_id)
         # Else the log has it as a voter behind this entry: it joined before it lost its log, or anew. It will say.
         for table in (member.links.outbound, member.links.inbound):
@@ -126,7 +124,6 @@ class Neighbours:
         member = self._member
         was_lost = node_id in self.lost_learners
         self.lost_learners.discard(node_id)
-        self.lost_voters.discard(node_id)
         member.raft.restart_progress(node_id, member.now)
         info = member.links.outbound.get(node_id)
         for bound in (info, member.links.inbound.get(node_id)):
@@ -158,7 +155,7 @@ class Neighbours:
             return True
         if info.cluster not in NO_CLUSTER:
             self._settled.add(node_id)
-            lost = node_id in self.lost_learners or node_id in self.lost_voters
+            lost = node_id in self.lost_learners or node_id in member.raft.without_log
             if lost and info.cluster == member.cluster_id:
                 self._begin_anew_with(node_id)
         elif votes:
@@ -167,7 +164,6 @@ class Neighbours:
                 return False
             info.lost = True
             if info.dialled_voter:
-                self.lost_voters.add(node_id)
                 member.raft.lost_log(node_id, now)
                 member.report(f"the voter {node_id} has lost its log and its votes: forget it", once=node_id)
         elif info.cluster == "joining":
