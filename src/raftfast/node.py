@@ -25,6 +25,7 @@ from .config import BUS_PORT_OFFSET, Config
 from .engine import Engine
 from .errors import (
     Busy,
+    ClusterReset,
     ConfigError,
     Conflict,
     Dropped,
@@ -313,13 +314,16 @@ class Node:
     async def barrier(self) -> None:
         """After it, local reads see everything that was committed before the call (ReadIndex, PROTOCOL 5.6).
 
-        Raises NotLinearizable where no leader confirmed it in time.
+        Raises NotLinearizable where no leader confirmed it in time, ClusterReset where the node is reset meanwhile.
         """
         engine = self._running()
-        future = engine.loop.create_future()
+        lifecycle = engine.member.lifecycle
+        future, resets = engine.loop.create_future(), lifecycle.resets
         engine.member.barrier(future, engine.loop.time())
         engine.schedule()
         await future
+        if lifecycle.resets != resets:  # between the answer and this moment: there is nothing left to read
+            raise ClusterReset("cluster reset")
 
     # ------------------------------------------------------------------ the cluster
 

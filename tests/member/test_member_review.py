@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from wiring import Disk, Token, Wiring
 
@@ -9,7 +11,7 @@ from raftfast.cluster.entries import MAX_TERMLESS_BYTES, DelVoter, NodeForget, N
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
-from raftfast.errors import Busy, Expired, NodeClosed, Rejected, UnknownOutcome
+from raftfast.errors import Busy, ClusterReset, Expired, NodeClosed, Rejected, UnknownOutcome
 from raftfast.member import Identity, Origin
 from raftfast.messages import (
     AddMe,
@@ -21,6 +23,7 @@ from raftfast.messages import (
     Meet,
     Propose,
     ReadIndex,
+    ReadIndexOk,
     Reject,
     Role,
     SnapshotAck,
@@ -332,6 +335,21 @@ def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
     assert read.ok
 
 
+def test_a_read_that_is_confirmed_in_the_turn_of_a_reset_fails_with_it() -> None:
+    """PROTOCOL 5.6: whoever is told that it may read does so at once, and then there is nothing left to read."""
+    world = Wiring("abc")
+    world.form("abc")
+    b = world["b"]
+    world.held = lambda sender, to, message: isinstance(message, ReadIndexOk)
+    read = b.barrier()
+    world.until(lambda: bool(world.kept))
+    (link, confirmation), *_ = world.kept
+    b.member.link_messages(world.ends[link].other, [confirmation], world.now)
+    b.member.reset(Identity(b.id, "5" * 40, b.address), Token(), world.now)
+    b.turn()
+    assert isinstance(read.error, ClusterReset)
+
+
 def test_a_node_that_is_alone_closes_the_link_of_whoever_leads_it() -> None:
     """PROTOCOL 8: a singleton takes no AppendEntries; it closes the link, and its term does not move."""
     world = Wiring("ac")
@@ -585,6 +603,40 @@ def test_a_leader_that_has_applied_nothing_yet_takes_the_proposals_of_members() 
     done = other.propose(b"x")
     world.until(lambda: any(isinstance(message, Propose) for _, to, message in world.passed if to == leader.name))
     world.release()
+    world.until(lambda: done.answered)
+    assert done.ok
+
+
+def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below_snapshots() -> None:
+    """Seed 7000005 of five nodes: neither entry was ever applied there, and as the leader it never served the node."""
+    world = Wiring("abcd", trim_keep=0, trim_keep_time=0.0)
+    world.form("abcd")
+    a, b, c = world["a"], world["b"], world["c"]
+    c.crash()
+    c.disk, c.machine = Disk(), world.machine()
+    c.start()
+    world.until(lambda: c.id in b.member.raft.without_log)
+
+    def unseen_by_b(what: Callable[[], Token]) -> None:
+        """What b gets as a snapshot, whole."""
+        b.member.caught_up_by = ""
+        world.isolate("b")
+        done = what()
+        world.until(lambda: done.answered)
+        assert done.ok
+        world.run(1.5)
+        a.member.raft.log.trim_to(a.member.raft.last_applied)
+        world.heal()
+        world.until(lambda: b.member.caught_up_by == "snapshot")
+
+    unseen_by_b(lambda: a.entry(NodeForget(c.id, 0)))
+    assert c.id not in b.member.state.nodes
+    unseen_by_b(lambda: c.meet(a))
+    assert c.id in b.member.state.nodes
+    world.until(lambda: b.member.is_voter(c.id))
+    a.member.transfer(b.id, world.now)
+    world.until(lambda: b.member.raft.is_leader)
+    done = c.propose(b"x")
     world.until(lambda: done.answered)
     assert done.ok
 

@@ -69,6 +69,24 @@ def test_a_soft_reset_id_is_welcome_again_only_once_it_was_forgotten(run, tmp_pa
     run(main())
 
 
+def test_a_read_that_wakes_up_behind_a_reset_is_told_so(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            (node,) = cluster.nodes.values()
+            await node.propose(b"one")
+
+            async def read_and_reset() -> None:
+                await node.barrier()
+                await node.reset()
+
+            outcomes = await asyncio.gather(read_and_reset(), node.barrier(), return_exceptions=True)
+            assert outcomes[0] is None
+            assert isinstance(outcomes[1], ClusterReset)  # both were answered in one turn, and the first one reset it
+            await node.barrier()
+
+    run(main())
+
+
 def test_what_waits_is_told_of_a_reset(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 3) as cluster:

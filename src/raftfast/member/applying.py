@@ -76,7 +76,7 @@ class Applier:
         if member.standing is Standing.JOINER:
             self._become_member(now)
             follows = True
-        member.barriers.applied(last)
+        member.barriers.serve(last)
         # Who stands behind a boundary that moved may need a snapshot now.
         return follows or raft.commit_index > last or raft.log.boundary_index != boundary
 

@@ -67,15 +67,15 @@ class Barriers:
         self.waiting = []
         return self._number
 
-    def confirmed(self, number: int, index: int, last_applied: int) -> None:
-        """The reads of `number` may be served once `index` is applied."""
+    def confirmed(self, number: int, index: int) -> None:
+        """The reads of `number` may be served once `index` is applied, and not before this turn's end: the node may be
+        reset in it."""
         batch = self._asked.pop(number, None)
         if batch is not None:
             self._confirmed.append((index, batch))
-            self.applied(last_applied)
 
-    def applied(self, last_applied: int) -> None:
-        """Serves what waited for no more than this."""
+    def serve(self, last_applied: int) -> None:
+        """Answers those that may be served with this state. No input may come before the answers are given out."""
         if not self._confirmed:
             return
         still = []

@@ -150,9 +150,8 @@ class Inbox:
             member.links.send(info, ReadIndexNo(message.number), member.now)
 
     def _on_read_index_ok(self, info: LinkInfo, message: ReadIndexOk) -> None:
-        raft = self._member.raft
-        if info.node_id == raft.leader_id:
-            self._member.barriers.confirmed(message.number, message.index, raft.last_applied)
+        if info.node_id == self._member.raft.leader_id:
+            self._member.barriers.confirmed(message.number, message.index)
 
     def _on_read_index_no(self, info: LinkInfo, message: ReadIndexNo) -> None:
         member = self._member

@@ -37,6 +37,8 @@ class Lifecycle:
         self._member = member
         self.claimed_slots = tuple(claimed_slots)
         """What a joiner owned while it was alone, and asks for once it is a member."""
+        self.resets = 0
+        """How often the node was reset since it started."""
 
     # ------------------------------------------------------------------ alone
 
@@ -63,6 +65,7 @@ class Lifecycle:
         """See `Member.reset`."""
         member = self._member
         self._empty_state_machine()  # first: should it raise, nothing has changed
+        self.resets += 1
         member.fail_waiting(lambda sent: ClusterReset("cluster reset").once_sent(sent), "cluster reset")
         member.identity = identity
         self.claimed_slots = ()

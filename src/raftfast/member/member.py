@@ -420,6 +420,7 @@ class Member:
             self.log(_CRITICAL, text)
         if update.reads or update.reads_failed:
             self._take_reads(update, now)
+        self.barriers.serve(self.raft.last_applied)
         if self.raft.leadership is not None:
             self.snapshots.serve(self.raft.leadership, update.needs_snapshot, now)
         self._notice_leader()
@@ -475,7 +476,7 @@ class Member:
             if isinstance(token, RemoteRead):
                 self.links.reply(token.link, ReadIndexOk(token.number, index), now)
             else:
-                self.barriers.confirmed(token.number, index, self.raft.last_applied)
+                self.barriers.confirmed(token.number, index)
         for token in update.reads_failed:
             if isinstance(token, RemoteRead):
                 self.links.reply(token.link, ReadIndexNo(token.number), now)

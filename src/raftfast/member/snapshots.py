@@ -329,7 +329,6 @@ class Snapshots:
         else:
             member.lifecycle.propose_own_address(now)
         self._settle_proposals()
-        member.barriers.applied(name[2])
         self._after_install(now)
 
     def _settle_proposals(self) -> None:
