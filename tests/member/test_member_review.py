@@ -607,6 +607,31 @@ def test_a_leader_that_has_applied_nothing_yet_takes_the_proposals_of_members() 
     assert done.ok
 
 
+def test_a_joiner_that_gave_up_and_joins_again_has_lost_nothing() -> None:
+    """PROTOCOL 3, seed 7000181 of three nodes: it drops what it took, and the leader took that for a lost log."""
+    world = Wiring("abcd")
+    world.form("abc")
+    a, b, c, d = (world[name] for name in "abcd")
+    leadership = a.member.raft.leadership
+    assert leadership is not None
+    b.disk_held = c.disk_held = True  # no NODE_JOIN is committed meanwhile
+    d.meet(a)
+    world.until(lambda: d.id in leadership.peers and leadership.peers[d.id].match_index > 0)
+    world.part("a", "d")
+    world.until(lambda: d.member.standing is Standing.SINGLETON)
+    d.meet(b)
+    world.until(lambda: d.member.standing is Standing.JOINER)
+    world.heal()
+    world.until(lambda: leadership.peers[d.id].linked)
+    world.run(0.5)
+    assert not any("lost entries" in text for text in a.said)
+    assert leadership.peers[d.id].match_index > 0
+    b.disk_held = c.disk_held = False
+    done = d.propose(b"x")
+    world.until(lambda: done.answered)
+    assert done.ok
+
+
 def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below_snapshots() -> None:
     """Seed 7000005 of five nodes: neither entry was ever applied there, and as the leader it never served the node."""
     world = Wiring("abcd", trim_keep=0, trim_keep_time=0.0)

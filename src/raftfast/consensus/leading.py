@@ -106,6 +106,11 @@ class Leadership:
         if linked:
             progress.link_up()
 
+    def may_have_dropped(self, peer: str) -> bool:
+        """Whether `peer` has acknowledged something that counts."""
+        progress = self.peers.get(peer)
+        return progress is not None and progress.match_index > 0 and not progress.lost_log
+
     def link_up(self, peer: str) -> None:
         """The outbound link to `peer` is identified."""
         if peer in self.peers:

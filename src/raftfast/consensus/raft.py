@@ -150,6 +150,13 @@ class Raft(Following):
         self.without_log.add(peer)
         self._follow_membership()
 
+    def joins_anew(self, peer: str, now: float) -> None:
+        """On a new link `peer`, which does not vote, says that it is no member: a joiner that gave up has dropped what
+        it acknowledged on earlier links (PROTOCOL 3), so that counts no more, and nothing was lost."""
+        self._enter(now)
+        if self.leadership is not None and self.leadership.may_have_dropped(peer):
+            self.leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
+
     def keep_tail(self, factor: int) -> None:
         """The log may outgrow `max_log_bytes` this many times before it is trimmed whoever needs it (PROTOCOL 7)."""
         self._trimming.tail_factor = factor

@@ -151,6 +151,8 @@ class Neighbours:
         """
         member, node_id = self._member, info.node_id or ""
         votes = self._votes(node_id)
+        if info.outbound and not info.is_meet and not votes and info.cluster in NO_CLUSTER:
+            member.raft.joins_anew(node_id, now)
         if not votes and node_id not in member.state.nodes:
             return True
         if info.cluster not in NO_CLUSTER:
