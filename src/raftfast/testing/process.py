@@ -78,6 +78,8 @@ class SimulatedNode:
         self._scheduled = False
         self._timer_at: float | None = None
         self._timer = 0
+        self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._held_timer: int | None = None
         self._settled = False
         self.disk_work = DiskWork(self)
         self.snapshots = SnapshotWork(self)
@@ -225,7 +227,18 @@ class SimulatedNode:
     def pause(self, seconds: float) -> None:
         """The process does not run for a while, and then goes on."""
         self.note("pause", f"{seconds:.3f}")
-        self.paused_until = max(self.paused_until, self.simulation.timeline.now + seconds)
+        self.paused_until = max(self.paused_until, self._timeline.now + seconds)
+        self._timeline.at(self.paused_until, self._go_on)
+
+    def _go_on(self) -> None:
+        """A pause may be over: all that came meanwhile is done in its order, and then what was due meanwhile."""
+        if self.paused_until > self._timeline.now:
+            return
+        held, self._held = self._held, []
+        for call, args in held:
+            call(*args)
+        if self._held_timer is not None:
+            self._on_timer(self.life, self._held_timer)
 
     def stall_disk(self, seconds: float) -> None:
         """Its disk does not come back for a while."""
@@ -271,7 +284,8 @@ class SimulatedNode:
 
     def recover(self) -> None:
         """Its pause and its disk's and clock's troubles are over."""
-        self.paused_until = self.simulation.timeline.now
+        self.paused_until = 0.0
+        self._timeline.soon(self._go_on)
         self.disk_stalled_until = 0.0
         self.disk_slowness = 1.0
         self.disk_fails = False
@@ -341,8 +355,8 @@ class SimulatedNode:
     def _arrive(self, life: int, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         if life != self.life or self.member is None:
             return
-        if self.paused_until > self._timeline.now:
-            self._timeline.at(self.paused_until, self._arrive, life, call, args)
+        if self._held or self.paused_until > self._timeline.now:
+            self._held.append((self._arrive, (life, call, args)))
             return
         call(*args)
         if not self._scheduled:
@@ -362,8 +376,8 @@ class SimulatedNode:
         member, timeline = self.member, self._timeline
         if life != self.life or member is None:
             return
-        if self.paused_until > timeline.now:
-            timeline.at(self.paused_until, self._turn, life)
+        if self._held or self.paused_until > timeline.now:
+            self._held.append((self._turn, (life,)))
             return
         self._scheduled = False
         now = self.clock()
@@ -394,11 +408,10 @@ class SimulatedNode:
     def _on_timer(self, life: int, timer: int) -> None:
         if life != self.life or timer != self._timer or self.member is None:
             return
-        timeline = self._timeline
-        if self.paused_until > timeline.now:
-            # Behind all that arrived meanwhile: a loop that wakes up reads its sockets before it runs its timers.
-            timeline.at(self.paused_until + 1e-9, self._on_timer, life, timer)
+        if self._held or self.paused_until > self._timeline.now:
+            self._held_timer = timer  # a loop that wakes up reads its sockets before it runs its timers
             return
+        self._held_timer = None
         self._timer_at = None
         self.member.tick(self.clock())
         self._schedule()
