@@ -231,14 +231,16 @@ class SimulatedNode:
         self._timeline.at(self.paused_until, self._go_on)
 
     def _go_on(self) -> None:
-        """A pause may be over: all that came meanwhile is done in its order, and then what was due meanwhile."""
+        """A pause may be over: all that came meanwhile is done in its order, and then what was due meanwhile, before
+        the next turn or behind it."""
         if self.paused_until > self._timeline.now:
             return
         held, self._held = self._held, []
         for call, args in held:
             call(*args)
         if self._held_timer is not None:
-            self._on_timer(self.life, self._held_timer)
+            late = self._rng.choice((0.0, 1e-9))
+            self._timeline.at(self._timeline.now + late, self._on_timer, self.life, self._held_timer)
 
     def stall_disk(self, seconds: float) -> None:
         """Its disk does not come back for a while."""
