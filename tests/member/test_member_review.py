@@ -64,6 +64,26 @@ def test_a_step_down_is_not_overwritten_by_a_rewrite_of_the_same_turn() -> None:
     assert Origin.of_file(b.disk.conf(), b.address).claimed_slots == ((0, 9),)
 
 
+def test_slots_that_are_taken_in_the_turn_of_a_reset_are_stored_with_it() -> None:
+    """Seed 1047 of four nodes without a state machine: the new node's lines came before the old node's log."""
+    world = Wiring("abc")
+    world.form("abc")
+    b = world["b"]
+    assert b.disk.lines
+    done = Token()
+    b.member.reset(Identity(b.id, "5" * 40, b.address), done, world.now)
+    slots = b.entry(SlotChange(None, 0, b.id, 0, ((0, 9),)))
+    b.turn()
+    b.do_job()
+    assert not b.disk.lines
+    b.turn()
+    assert done.ok
+    assert slots.ok
+    origin = Origin.of_file(b.disk.conf(), b.address)
+    assert origin.identity.shard_id == "5" * 40
+    assert origin.state.slots_of(b.id) == ((0, 9),)
+
+
 def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
     """PROTOCOL 6.2 and 8: who becomes leader appends its own proposals; voter changes are queued, not lost."""
     world = Wiring("abc")

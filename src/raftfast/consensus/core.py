@@ -125,6 +125,11 @@ class Core:
         return self._durability.last_ticket + 1
 
     @property
+    def next_job_rewrites(self) -> bool:
+        """Whether the next storage job writes the whole state anew, as it is when the job is taken."""
+        return self._update.snapshot is not None
+
+    @property
     def hard_state(self) -> HardState:
         """Term and vote as they are now, durable or not."""
         return HardState(self.current_term, self.voted_for)

@@ -119,7 +119,13 @@ class Storing:
         """The node lines of a node without a log have changed: they are stored, then `token`, if any, is answered.
 
         A turn's rewrites are carried out before its storage job: an image of that job is newer, and stands in the end.
+        Where such a job is due already it shows the change. A rewrite before it would be wrong behind a reset: it would
+        put the new node's state before the old one's log.
         """
+        if self._member.raft.next_job_rewrites:
+            if token is not None:
+                self.answer_with_next(token)
+            return
         self._rewrite_count += 1
         if token is not None:
             self._rewrite_tokens[self._rewrite_count] = token
