@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from wiring import Disk, Token, Wiring
 
-from raftfast.cluster.entries import MAX_TERMLESS_BYTES, DelVoter, NodeForget, NodeJoin, SlotChange
+from raftfast.cluster.entries import MAX_TERMLESS_BYTES, DelVoter, NodeForget, NodeJoin, SetReplicaOf, SlotChange
 from raftfast.cluster.sessions import Sessions
 from raftfast.cluster.snapshot import session_part
 from raftfast.consensus import Standing
@@ -650,6 +650,36 @@ def test_a_joiner_that_gave_up_and_joins_again_has_lost_nothing() -> None:
     done = d.propose(b"x")
     world.until(lambda: done.answered)
     assert done.ok
+
+
+def test_a_primary_that_was_told_that_it_is_forgotten_can_be_started_again() -> None:
+    """PROTOCOL 8, seed 8000455 of seven nodes: its own state, as far as it got, still has it as others' primary."""
+    world = Wiring("abc")
+    world.form("abc")
+    a, b, c = world["a"], world["b"], world["c"]
+
+    def done_by_a(entry: object) -> None:
+        token = a.entry(entry)
+        world.until(lambda: token.answered)
+        assert token.ok, token.error
+
+    done_by_a(SetReplicaOf(b.id, b.shard, 0, c.id, c.shard, 0))
+    world.run(0.5)
+    world.isolate("c")
+    done_by_a(SetReplicaOf(b.id, c.shard, a.member.state.shard_epoch(c.shard), None, b.shard, 0))
+    done_by_a(NodeForget(c.id, a.member.state.shard_epoch(c.shard)))
+    world.heal()
+    world.until(lambda: c.member.standing is Standing.REMOVED)
+    world.settle()
+    c.crash()
+    c.start()
+    assert c.member.standing is Standing.REMOVED
+    assert c.member.state.nodes[b.id].primary_id == c.id
+    c.member.reset(Identity(c.id, "5" * 40, c.address), Token(), world.now)
+    world.settle()
+    asked = c.meet(a)
+    world.until(lambda: asked.answered)
+    assert asked.ok
 
 
 def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below_snapshots() -> None:

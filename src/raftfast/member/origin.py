@@ -109,7 +109,8 @@ class Origin:
         else:
             standing = Standing.REMOVED if removed else Standing.MEMBER
             standing = Standing.JOINER if number.get("joining") else standing
-            lines = [record for record in conf.nodes if not (removed and record is myself)]
+            without_me = removed and _only_keeps_the_id(myself, conf)
+            lines = [record for record in conf.nodes if not (without_me and record is myself)]
             try:
                 state = ClusterState.from_records(lines)
             except EntryError as error:
@@ -130,6 +131,13 @@ class Origin:
 def own_state(identity: Identity, slots: tuple[tuple[int, int], ...]) -> ClusterState:
     """What a singleton shows: itself, with the slots that it owns so far. Nothing of it is in a log yet."""
     return ClusterState.from_records([identity.record(slots, learner=False)])
+
+
+def _only_keeps_the_id(myself: NodeRecord, conf: NodesConf) -> bool:
+    """Whether a removed node's own line is the one that `Member.records` adds to a state that ends with its
+    NODE_FORGET. Who was told that it is forgotten, and has not applied it, has its line in its state."""
+    is_primary = myself.slots or any(record.primary_id == myself.id for record in conf.nodes)
+    return "learner" in myself.flags and myself.primary_id is None and not is_primary
 
 
 def _founder_shard(conf: NodesConf) -> str | None:
