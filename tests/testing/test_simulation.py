@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worlds import DISORDER, ROUGH, SETTINGS, SLOW_DISKS, SMALL_STEPS
 
 from raftfast import StateMachine
 from raftfast.config import Config
-from raftfast.testing import CALM, Faults, Simulation, SimulationFailure
+from raftfast.testing import CALM, Faults, Registers, Simulation, SimulationFailure
 from raftfast.testing.__main__ import base_seed, main, run_seed
+from raftfast.testing.simulation import drawn_machine
 from tally import Tally
 from twins import IMPLEMENTATIONS
 
@@ -135,6 +137,48 @@ def test_a_users_state_machine_that_is_wrong_is_caught_and_the_failure_tells_how
     assert "Simulation(1, 3, ...) with the same arguments and calls is the same run again" in text
     assert "AppendEntries(" in text
     assert failure.value.seed == 1
+
+
+def test_a_cluster_without_a_state_machine_sends_its_snapshots_whole() -> None:
+    simulation = Simulation(2, 3, state_machine=None, config=PLAIN, faults=CALM)
+    simulation.form()
+    leader = simulation.leader()
+    assert leader is not None
+    lagging = next(node for node in simulation.nodes if node is not leader)
+    lagging.crash()
+    for _ in range(20):
+        change = simulation.workload.mark(leader)
+        assert change is not None
+        assert simulation.run_until(lambda: change.state == "done", 20.0)  # noqa: B023
+    simulation.run_for(2 * PLAIN.trim_keep_time)
+    for node in simulation.nodes:
+        node.trim()
+    lagging.start()
+    assert simulation.run_until(lambda: lagging.member is not None and lagging.member.caught_up_by == "snapshot", 20.0)
+    text = simulation.trace.text()
+    assert "InstallSnapshot(" in text
+    assert "SnapshotPiece(" not in text
+    simulation.converge()
+    with pytest.raises(ValueError, match="no state machine"):
+        _ = lagging.state_machine
+
+
+def test_one_seed_of_eight_of_the_command_line_has_no_state_machine() -> None:
+    assert [seed for seed in range(24) if drawn_machine(seed, 3) is None] == [7, 15, 23]
+    assert drawn_machine(7, 1) is Registers
+    assert "--seed 7 --nodes 3" in Simulation(7, 3, state_machine=None).again
+    assert "same arguments" in Simulation(7, 3).again  # the command line would run it without one
+    assert run_seed((7, 2, 10)).failure == ""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "command", "match"),
+    [(3, lambda rng: b"x", "there is none"), (1, None, "needs a state machine")],
+    ids=["commands", "alone"],
+)
+def test_what_a_run_without_a_state_machine_can_not_have(nodes: int, command: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Simulation(1, nodes, state_machine=None, command=command)
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

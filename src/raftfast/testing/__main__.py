@@ -12,7 +12,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from .simulation import Simulation, SimulationFailure
+from .simulation import Simulation, SimulationFailure, drawn_machine
 
 __all__ = ["Outcome", "base_seed", "main", "run_seed"]
 
@@ -36,7 +36,7 @@ def base_seed() -> int:
 def run_seed(task: tuple[int, int, int]) -> Outcome:
     """One run of (seed, nodes, lines of trace to keep)."""
     seed, nodes, keep = task
-    simulation = Simulation(seed, nodes, keep=keep)
+    simulation = Simulation(seed, nodes, state_machine=drawn_machine(seed, nodes), keep=keep)
     failure = ""
     try:
         simulation.run()

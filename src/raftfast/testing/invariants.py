@@ -21,6 +21,7 @@ from ..messages import (
     AppendEntriesAck,
     Hello,
     Hi,
+    InstallSnapshot,
     Message,
     SnapshotPiece,
     Vote,
@@ -53,8 +54,8 @@ class ClusterTruth:
     `commands` the applied commands by operation number, as each was first; `repeated` by index those that took effect
     once more, as they may whose session is forgotten; `applied` both, in the order of the log; `digests` the state
     machine's hash after each command's index, `states` its states, as far as they were looked at.
-    `succeeded` are the cluster entries that took effect, or held; `lost` the ids of nodes whose copies were destroyed
-    and that have not been forgotten, or joined anew, since.
+    `succeeded` are the cluster entries that took effect, or held, each with the index where it first did; `lost` the
+    ids of nodes whose copies were destroyed and that have not been forgotten, or joined anew, since.
     """
 
     def __init__(self, max_sessions: int) -> None:
@@ -74,7 +75,7 @@ class ClusterTruth:
         self.state_lines: list[bytes] = [b""]
         self.sessions = SessionOracle(max_sessions)
         self.shards = ShardOracle()
-        self.succeeded: set[bytes] = set()
+        self.succeeded: dict[bytes, int] = {}
         self.lost: set[str] = set()
 
     def learn_committed(self, index: int, line: bytes, term: int) -> None:
@@ -100,7 +101,7 @@ class ClusterTruth:
             return
         verdict = self.state.apply(index, entry)
         if verdict.success:
-            self.succeeded.add(raw)
+            self.succeeded.setdefault(raw, index)
             if isinstance(entry, (NodeJoin, NodeForget)) and not self._is_voter(entry.node_id):
                 self.lost.discard(entry.node_id)
         if verdict.kind is Kind.VALID:
@@ -381,7 +382,7 @@ class Checks:
                     f"node {node.number}: after entry {applied} the cluster's state differs:\n"
                     f"{node_lines(member.state).decode()}should be\n{truth.state_at(applied).decode()}"
                 )
-        if node.machine.digest != truth.digest_at(applied):
+        if node.digest != truth.digest_at(applied):
             raise BrokenInvariant(f"node {node.number}: after entry {applied} the state machine's state differs")
 
     # ------------------------------------------------------------------ what nodes do
@@ -423,7 +424,7 @@ class Checks:
         disk = node.disk
         if isinstance(message, AppendEntriesAck):
             self._check_ack(node, message)
-        elif isinstance(message, (AppendEntries, SnapshotPiece)):
+        elif isinstance(message, (AppendEntries, InstallSnapshot, SnapshotPiece)):
             if disk.hard.current_term < message.term:
                 raise BrokenInvariant(f"node {node.number} leads term {message.term}, which is not stored")
         elif isinstance(message, Vote):

@@ -113,16 +113,26 @@ class SimulatedNode:
         return self.member is not None and self.member.standing is Standing.MEMBER
 
     @property
-    def machine(self) -> WatchedMachine:
-        """Its state machine, under watch."""
-        if self.member is None or not isinstance(self.member.state_machine, WatchedMachine):
+    def machine(self) -> WatchedMachine | None:
+        """Its state machine, under watch; None in a run without one."""
+        if self.member is None:
             raise ValueError(f"node {self.number} is down")
-        return self.member.state_machine
+        machine = self.member.state_machine
+        return machine if isinstance(machine, WatchedMachine) else None
+
+    @property
+    def digest(self) -> bytes:
+        """The hash over all that its state machine applied."""
+        machine = self.machine
+        return machine.digest if machine is not None else bytes(16)
 
     @property
     def state_machine(self) -> StateMachine:
         """Its state machine itself: that of a user's class."""
-        return self.machine.inner
+        machine = self.machine
+        if machine is None:
+            raise ValueError("this run has no state machine")
+        return machine.inner
 
     @property
     def cluster_id(self) -> str | None:
@@ -146,7 +156,9 @@ class SimulatedNode:
         self._clear()
         config = simulation.config
         conf = self.disk.load(simulation.rng)
-        machine = WatchedMachine(simulation.new_machine, MachineWatch(checks, self), simulation.state_of)
+        machine: WatchedMachine | None = None
+        if simulation.new_machine is not None:
+            machine = WatchedMachine(simulation.new_machine, MachineWatch(checks, self), simulation.state_of)
         sessions: Sessions | None = None
         self.member = None
         if conf is None:
@@ -154,7 +166,7 @@ class SimulatedNode:
         else:
             app = app_of(conf)
             origin = Origin.of_file(conf, self.address)
-            if app is not None:
+            if app is not None and machine is not None:
                 self._loading_cluster = origin.cluster_id
                 sessions = self.snapshots.restored(machine, app)
         self._identity = origin.identity

@@ -153,10 +153,13 @@ class SnapshotWork:
         member = self._node.member
         if member is None:
             return
-        if order.app is None:
+        machine = self._node.machine
+        if machine is None:
             sessions = member.new_sessions()
-            self._node.machine.restore(())
+        elif order.app is None:
+            sessions = member.new_sessions()
+            machine.restore(())
         else:
-            sessions = self.restored(self._node.machine, order.app)
+            sessions = self.restored(machine, order.app)
         self._node.note("install", f"snapshot {order.name[2]}")
         member.snapshots.installed(order.name, sessions, order.app, self._node.clock())

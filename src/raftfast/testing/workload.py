@@ -133,7 +133,8 @@ class Change:
 class Workload:
     """All clients of a run. `greatest` is the greatest index that a client has seen."""
 
-    def __init__(self, simulation: Simulation, command: Callable[[Random], bytes]) -> None:
+    def __init__(self, simulation: Simulation, command: Callable[[Random], bytes] | None) -> None:
+        """`command` None: there is no state machine, and clients change the cluster's metadata."""
         self.simulation = simulation
         self.greatest = 0
         self.open: dict[Operation | Barrier | Change, None] = {}
@@ -182,6 +183,9 @@ class Workload:
         kind = rng.random()
         if kind < 0.15:
             self.barrier(node)
+        elif self._command is None:
+            for _ in range(rng.choice((1, 1, 1, 3, 8))):
+                self.change_something(node)
         elif kind < 0.4:
             self._call_in_session(node)
         else:
@@ -189,8 +193,17 @@ class Workload:
                 self.propose(node, self.new_command())
 
     def new_command(self) -> bytes:
-        """A command that some client might send."""
+        """A command that some client might send. Raises ValueError in a run without a state machine."""
+        if self._command is None:
+            raise ValueError("there is no state machine that commands could be for")
         return self._command(self.simulation.rng)
+
+    def mark(self, node: SimulatedNode) -> Operation | Change | None:
+        """Something that can be done at any time in a cluster that is live. None where the node is not in its state."""
+        if self._command is not None:
+            return self.propose(node, self.new_command())
+        entry = _other_flag(node)
+        return self.change(node, entry) if entry is not None else None
 
     def propose(self, node: SimulatedNode, command: bytes) -> Operation:
         """A command outside sessions."""
@@ -309,11 +322,8 @@ class Workload:
         if member is None or node.node_id not in member.state.nodes:
             return
         kind = rng.randrange(5)
-        if kind == 0:
-            mine = member.state.nodes[node.node_id]
-            self.change(node, NodeInfo(node.node_id, member.identity.info_text, not mine.nofailover))
-        else:
-            self.change(node, _some_entry(member.state, kind, self.simulation.new_id(), rng))
+        entry = _other_flag(node) if kind == 0 else None
+        self.change(node, entry or _some_entry(member.state, kind, self.simulation.new_id(), rng))
 
     # ------------------------------------------------------------------ answers
 
@@ -322,8 +332,10 @@ class Workload:
         member = node.member
         if member is None or self.simulation.cluster_id is None or node.cluster_id != self.simulation.cluster_id:
             return
-        if entry.encode() not in self.truth.succeeded and member.state.check(entry).kind is not Kind.HOLDS:
+        at = self.truth.succeeded.get(entry.encode())
+        if at is None and member.state.check(entry).kind is not Kind.HOLDS:
             raise BrokenInvariant(f"node {node.number} says that {entry} is done, and it is not")
+        self.greatest = max(self.greatest, at or 0)
 
     def acknowledged(self, operation: Operation, node: SimulatedNode, result: bytes | None) -> None:
         """A write is done: what it was told must be what the log has made of it."""
@@ -363,7 +375,7 @@ class Workload:
             )
         barrier.index = index
         self.greatest = max(self.greatest, index)
-        inner = node.machine.inner
+        inner = node.machine.inner if node.machine is not None else None
         if isinstance(inner, Registers):
             value, written = inner.values.get(barrier.key, b""), self._written(barrier.key, index)
             if value != written:
@@ -417,6 +429,15 @@ class Workload:
         for operation in self._never:
             if operation.number in commands:
                 raise BrokenInvariant(f"{operation!r} has no effect, and is applied at {commands[operation.number].at}")
+
+
+def _other_flag(node: SimulatedNode) -> NodeInfo | None:
+    """The node says that it may not take over any more, or may again; None where the state does not name it."""
+    member = node.member
+    mine = member.state.nodes.get(node.node_id) if member is not None else None
+    if member is None or mine is None:
+        return None
+    return NodeInfo(node.node_id, member.identity.info_text, not mine.nofailover)
 
 
 def _some_entry(state: ClusterState, kind: int, new_shard: str, rng: Random) -> Entry:
