@@ -306,6 +306,7 @@ def seeds_to_failure(name: str) -> tuple[int, str]:
     return MOST_SEEDS, ""
 
 
+@pytest.mark.slow  # what is taken out lies above the leaves: once is enough, and not with the pure ones
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutation_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTATIONS[name](monkeypatch)
