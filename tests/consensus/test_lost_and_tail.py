@@ -6,6 +6,7 @@ from raft_world import World
 
 from raftfast.config import Config
 from raftfast.consensus.trimming import Trimming
+from raftfast.messages import AppendEntriesAck
 
 
 def test_what_a_voter_had_acknowledged_before_it_lost_its_log_does_not_commit(log_class: type) -> None:
@@ -32,6 +33,35 @@ def test_a_new_leader_knows_who_has_lost_its_log(log_class: type) -> None:
     assert not leadership.peers["2"].lost_log
     world["1"].set_members("123", world.now)
     assert not leadership.peers["2"].lost_log
+
+
+def test_what_a_joiner_acknowledged_before_it_gave_up_counts_no_more(log_class: type) -> None:
+    """PROTOCOL 3: it has dropped that, and its refusal on the next link is no lost log."""
+    world = World(log_class, 3)
+    world.elect("1")
+    world.stabilize()
+    leader, leadership = world["1"], world["1"].leadership
+    assert leadership is not None
+    assert leadership.peers["2"].match_index > 0
+    leader.link_down("2")
+    leader.joins_anew("2", world.now)
+    leader.link_up("2", world.now)
+    leader.take()
+    leader.receive("2", AppendEntriesAck(leader.current_term, False, 0, 0), world.now, 7)
+    assert leadership.peers["2"].match_index == 0
+    assert not leadership.peers["2"].lost_log
+
+
+def test_who_lost_its_log_is_not_served_because_it_joins(log_class: type) -> None:
+    """PROTOCOL 9: its NODE_JOIN must be applied before."""
+    world = World(log_class, 3)
+    world.elect("1")
+    world.stabilize()
+    leader, leadership = world["1"], world["1"].leadership
+    assert leadership is not None
+    leader.lost_log("2", world.now)
+    leader.joins_anew("2", world.now)
+    assert leadership.peers["2"].lost_log
 
 
 def test_the_tail_may_be_a_multiple_of_the_limit(log_class: type) -> None:

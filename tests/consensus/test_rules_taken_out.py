@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_lost_and_tail as lost
 import test_review as review
 import test_tables as tables
 from mutants import Mutant, expect_failure, mutant
@@ -425,6 +426,27 @@ CASES = [
         "removed_node_returns",
         ("elections", "        if not self.may_grant:\n            refused = True\n", ""),
         source="PROTOCOL 8",
+    ),
+    # what the simulator found
+    mutant(
+        "what a joiner acknowledged counts after it gave up",
+        lost.test_what_a_joiner_acknowledged_before_it_gave_up_counts_no_more,
+        (
+            "raft",
+            "if self.leadership is not None and self.leadership.may_have_dropped(peer):",
+            "if self.leadership is None:",
+        ),
+        source="PROTOCOL 3",
+    ),
+    mutant(
+        "who lost its log is served because it joins",
+        lost.test_who_lost_its_log_is_not_served_because_it_joins,
+        (
+            "leading",
+            "return progress is not None and progress.match_index > 0 and not progress.lost_log",
+            "return progress is not None and progress.match_index > 0",
+        ),
+        source="PROTOCOL 9",
     ),
     # what reviews found
     mutant(
