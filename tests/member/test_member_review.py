@@ -27,6 +27,7 @@ from raftfast.messages import (
     Reject,
     Role,
     SnapshotAck,
+    SnapshotPiece,
     TimeoutNow,
     TransferLeader,
     Welcome,
@@ -82,6 +83,40 @@ def test_slots_that_are_taken_in_the_turn_of_a_reset_are_stored_with_it() -> Non
     origin = Origin.of_file(b.disk.conf(), b.address)
     assert origin.identity.shard_id == "5" * 40
     assert origin.state.slots_of(b.id) == ((0, 9),)
+
+
+@pytest.mark.parametrize("how", ["reset", "gives-up"])
+def test_a_crash_within_the_job_that_founds_a_cluster_in_the_turn_of_a_reset_leaves_a_singleton(how: str) -> None:
+    """Its rewrite is done and its append is not: the file names a cluster that nobody is in, and MEET was refused."""
+    world = Wiring("abc")
+    world.form("ab")
+    a, c = world["a"], world["c"]
+    if how == "reset":
+        c.member.reset(Identity(c.id, "5" * 40, c.address), Token(), world.now)
+        c.propose(b"x")
+    else:
+        kinds = (AppendEntries, InstallSnapshot, SnapshotPiece)
+        world.held = lambda sender, to, message: to is c and isinstance(message, kinds)
+        c.meet(a)
+        world.until(lambda: c.member.standing is Standing.JOINER)
+        world.isolate("c")
+        world.run(1.5)
+        c.propose(b"x")
+        while c.member.standing is Standing.JOINER:
+            world.settle()
+            world.now += 0.02
+            c.member.tick(world.now)
+    job = c.member.take(world.now).store
+    assert job is not None
+    assert job.lines
+    c.disk.store(job._replace(lines=[]))
+    c.crash()
+    c.start()
+    world.heal()
+    world.release()
+    met = c.meet(a)
+    world.until(lambda: met.answered)
+    assert met.ok, met.error
 
 
 def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
@@ -350,6 +385,35 @@ def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
     asked = sum(isinstance(message, ReadIndex) for _, _, message in world.passed)
     assert 1 <= asked <= 6
     assert not read.answered
+    world.release()
+    world.until(lambda: read.answered)
+    assert read.ok
+
+
+def test_no_read_is_answered_while_the_state_machine_is_being_replaced() -> None:
+    """Another thread does that: the caller would see half of a state."""
+    world = Wiring("abc", trim_keep=0, trim_keep_time=0.0)
+    world.form("abc")
+    a, b = world["a"], world["b"]
+    world.held = lambda sender, to, message: (
+        isinstance(message, ReadIndexOk) or (to is b and isinstance(message, AppendEntries) and bool(message.lines))
+    )
+    read = b.barrier()
+    world.until(lambda: any(isinstance(message, ReadIndexOk) for _, message in world.kept))
+    link, confirmation = next(each for each in world.kept if isinstance(each[1], ReadIndexOk))
+    b.install_held = True
+    done = a.propose(b"x")
+    world.until(lambda: done.answered)
+    world.kept.clear()
+    for number, end in list(world.ends.items()):  # b's own link to a, on which the answer comes, lives on
+        if number in world.ends and end.host is a and end.target == b.id:
+            world.cut(number)
+    a.member.raft.log.trim_to(a.member.raft.last_applied)
+    world.until(lambda: b.member.snapshots.installing)
+    b.member.link_messages(world.ends[link].other, [confirmation], world.now)
+    b.turn()
+    assert not read.answered
+    b.install_held = False
     world.release()
     world.until(lambda: read.answered)
     assert read.ok

@@ -84,10 +84,13 @@ class Applier:
         """A joiner that the state names is a member, once the past is behind it.
 
         Up to what was committed when it first heard a leader it applies history: a NODE_JOIN there may be of an
-        earlier time, and its NODE_FORGET still to come.
+        earlier time, and its NODE_FORGET still to come. A leader that has not committed anything of its own term may
+        not know how far that goes; and where its own NODE_JOIN is still to come, what went before it is history too.
         """
-        member = self._member
-        if member.node_id in member.state.nodes and member.raft.last_applied >= member.raft.commit_to_reach:
+        member, raft = self._member, self._member.raft
+        if member.node_id not in member.state.nodes or member.node_id in member.neighbours:
+            return
+        if raft.last_applied >= raft.commit_to_reach and raft.log.term_at(raft.last_applied) == raft.current_term:
             member.lifecycle.became_member(now)
 
     def _apply_command(self, index: int, client_id: str | None, sequence: int, command: bytes) -> None:

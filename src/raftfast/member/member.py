@@ -420,7 +420,8 @@ class Member:
             self.log(_CRITICAL, text)
         if update.reads or update.reads_failed:
             self._take_reads(update, now)
-        self.barriers.serve(self.raft.last_applied)
+        if not self.snapshots.installing:  # its state machine is being replaced, in another thread
+            self.barriers.serve(self.raft.last_applied)
         if self.raft.leadership is not None:
             self.snapshots.serve(self.raft.leadership, update.needs_snapshot, now)
         self._notice_leader()

@@ -42,11 +42,15 @@ class Neighbours:
         """Who was heard as a joiner or a member since its newest applied NODE_JOIN."""
         self._invited_until: dict[str, float] = {}
         """Till when a learner may not have heard of its NODE_JOIN."""
-        self.joined_at: dict[str, int] = {}
+        self._joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._tail
+
+    def newest_join(self, node_id: str) -> int:
+        """Where the newest NODE_JOIN of a node stands, applied or not; 0 where this process knows of none."""
+        return self._tail[node_id][0] if node_id in self._tail else self._joined_at.get(node_id, 0)
 
     def clear(self) -> None:
         """The node begins anew."""
@@ -54,7 +58,7 @@ class Neighbours:
         self.lost_learners.clear()
         self._settled.clear()
         self._invited_until.clear()
-        self.joined_at.clear()
+        self._joined_at.clear()
         self.moved = True
 
     def appended(self, first: int, end: int) -> None:
@@ -103,13 +107,16 @@ class Neighbours:
             if info.lost or info.node_id in self.lost_learners:
                 member.links.close(info, "what it said of its log is older than the snapshot")
         self.lost_learners.clear()
+        self._settled.clear()
+        self._invited_until = dict.fromkeys(member.state.nodes, member.now + member.config.joiner_timeout)
 
     def joined(self, node_id: str, index: int) -> None:
         """The node's NODE_JOIN at `index` was applied: if it had lost its log it is served again."""
         member = self._member
         self.moved = True
-        self.joined_at[node_id] = index
-        self._tail.pop(node_id, None)
+        self._joined_at[node_id] = index
+        if node_id in self._tail and self._tail[node_id][0] <= index:  # else it joins once more behind this
+            del self._tail[node_id]
         self._settled.discard(node_id)
         self._invited_until[node_id] = member.now + member.config.joiner_timeout
         if node_id not in member.raft.without_log or not self._votes(node_id):

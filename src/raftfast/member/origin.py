@@ -122,7 +122,8 @@ class Origin:
             hard_state,
             last_applied,
             number.get("snapshotTerm", 0),
-            text.get("clusterId") or _founder_shard(conf),
+            # A singleton that was founding a cluster, and has not stored the first line of that log, is in none yet.
+            None if standing is Standing.SINGLETON else text.get("clusterId") or _founder_shard(conf),
             conf.entries,
             myself.slots if standing is Standing.JOINER else (),
         )
