@@ -83,6 +83,7 @@ class Engine:
         self._held: list[PieceWrite] = []
         self._lent: list[SnapshotFile] = []
         self._compacting = False
+        self._states_begun = 0
         self._wants_rewrite = False
         self._resets = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -91,6 +92,11 @@ class Engine:
         self._stopped = False
         self._room = Reserve(storage, config.disk_reserve_bytes)
         self._room_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it makes no more turns."""
+        return self._stopped
 
     async def begin(self) -> None:
         """Before the first turn: how much room the disk has is known from then on."""
@@ -292,6 +298,19 @@ class Engine:
 
         worker.submit(work).add_done_callback(done)
 
+    def _submit_state(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Work that reads or replaces the whole state of the state machine."""
+        self._states_begun += 1
+        self._submit(self._state_worker, work, then)
+
+    async def rest_of_states(self) -> None:
+        """Waits until no other thread reads or replaces the state machine's state, and until this is still so when its
+        caller goes on. Returns at once where the node has ended."""
+        begun = -1
+        while not self._stopped and (begun != self._states_begun or self.member.snapshots.installing):
+            begun = self._states_begun
+            await asyncio.wrap_future(self._state_worker.submit(int))  # behind all that was begun
+
     def _finish(self, future: Future[Any], then: Callable[[Any], None]) -> None:
         if self._stopped:
             return
@@ -355,7 +374,7 @@ class Engine:
             self._jobs.append((Rewrite(0, image, capture.index), life))
             self._start_job()
 
-        self._submit(self._state_worker, write, queue)
+        self._submit_state(write, queue)
         return True
 
     # ------------------------------------------------------------------ snapshots
@@ -387,7 +406,7 @@ class Engine:
             if old is not None:
                 self._submit(self._piece_worker, old.close, lambda _: None)
 
-        self._submit(self._state_worker, lambda: self._write_snapshot(capture), built)
+        self._submit_state(lambda: self._write_snapshot(capture), built)
 
     def _write_snapshot(self, capture: Capture) -> SnapshotFile:
         return self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index)
@@ -410,6 +429,7 @@ class Engine:
             self._lent.append(file)  # already here: our end closes it also where nobody waits for it any more
             return file
 
+        self._states_begun += 1
         writing = self._state_worker.submit(write)
         try:
             return capture, await asyncio.wrap_future(writing)
@@ -517,7 +537,7 @@ class Engine:
             else:
                 member.snapshots.installed(order.name, result, order.app, self.loop.time())
 
-        self._submit(self._state_worker, restore, done)
+        self._submit_state(restore, done)
 
     def _let_go(self) -> None:
         self._incoming = None

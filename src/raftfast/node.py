@@ -228,7 +228,7 @@ class Node:
         except (Rejected, Dropped):
             return
         engine.schedule()
-        while raft.is_leader and loop.time() < deadline and not engine.failed.done():
+        while raft.is_leader and loop.time() < deadline and not engine.is_stopped:
             await engine.turned.wait()
 
     async def _end(self, engine: Engine) -> None:
@@ -433,15 +433,14 @@ class Node:
         """Makes this node a fresh singleton: without state, log, slots and cluster (CLUSTER RESET, PROTOCOL 8).
 
         It keeps its id unless `hard`. Returns when that is stored. Proposals that wait get `ClusterReset`. A leader
-        hands over first, for at most a node timeout. The others keep their record of this node until they forget it,
-        and don't take its id back before.
+        hands over first, for at most a node timeout; a snapshot that is being written or installed ends first. The
+        others keep their record of this node until they forget it, and don't take its id back before.
         """
         engine = self._running()
         loop = engine.loop
         await self._hand_over(engine, loop.time() + self.config.node_timeout)
-        while engine.member.snapshots.installing:
-            await engine.turned.wait()
-            self._running()
+        await engine.rest_of_states()  # emptying the state machine would be seen by who reads it
+        self._running()
         old = engine.member.identity
         identity = Identity(_new_id() if hard else old.node_id, _new_id(), old.address)
         future = loop.create_future()

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from node_cluster import CONFIG, HOST, PATIENCE, Journal, cluster_of, error_of, meet
 
-from raftfast import ClusterReset, MeetError, Node, Rejected
+from raftfast import ClusterReset, MeetError, Node, NodeClosed, Rejected, StorageError
+from raftfast.member import Identity
 
 SERVICE = """
 import asyncio, sys
@@ -75,14 +78,15 @@ def test_a_read_that_wakes_up_behind_a_reset_is_told_so(run, tmp_path: Path) -> 
             (node,) = cluster.nodes.values()
             await node.propose(b"one")
 
-            async def read_and_reset() -> None:
-                await node.barrier()
-                await node.reset()
-
-            outcomes = await asyncio.gather(read_and_reset(), node.barrier(), return_exceptions=True)
-            assert outcomes[0] is None
-            assert isinstance(outcomes[1], ClusterReset)  # both were answered in one turn, and the first one reset it
-            await node.barrier()
+            loop, member = asyncio.get_running_loop(), node._engine.member
+            read = asyncio.ensure_future(node.barrier())
+            await asyncio.sleep(0)  # it is asked now, and a turn is due, which will answer it
+            identity = Identity(member.node_id, "5" * 40, member.identity.address)
+            stored = loop.create_future()
+            loop.call_soon(member.reset, identity, stored, loop.time())
+            assert isinstance(await error_of(read), ClusterReset)
+            node._engine.schedule()
+            await stored
 
     run(main())
 
@@ -113,6 +117,72 @@ def test_a_leader_hands_over_before_it_is_reset(run, tmp_path: Path) -> None:
             await others[0].barrier()
             assert others[0].status().term > term
             assert cluster.journal(others[0]).commands == [b"kept"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["fails", "is aborted"])
+def test_a_leader_that_ends_while_it_hands_over_is_not_reset(run, tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3) as cluster:
+            leader = await cluster.leader()
+            await leader.propose(b"kept")
+            reset = asyncio.ensure_future(leader.reset())
+            await asyncio.sleep(0)
+            if how == "fails":
+                leader._engine.fail(StorageError("the disk is gone"))
+            else:
+                await leader.abort()
+            assert isinstance(await error_of(reset), NodeClosed)
+            assert cluster.journal(leader).commands == [b"kept"]
+
+    run(main())
+
+
+class Read(Journal):
+    """Its state is read by another thread for as long as a test likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.being_read = self.replaced_meanwhile = False
+
+    def snapshot(self) -> Iterator[bytes]:
+        return self._read(list(super().snapshot()))
+
+    def _read(self, pieces: list[bytes]) -> Iterator[bytes]:
+        self.being_read = True
+        self.began.set()
+        self.go_on.wait(PATIENCE)
+        yield from pieces
+        self.being_read = False
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        self.replaced_meanwhile |= self.being_read
+        super().restore(pieces)
+
+
+def test_a_reset_waits_until_nobody_reads_the_state_machine(run, tmp_path: Path) -> None:
+    """A state machine's methods never run at the same time as each other, but for apply beside the reading."""
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 0) as cluster:
+            machine = Read()
+            (node,) = await cluster.start(0, state_machine=machine)
+            try:
+                await node.propose(b"one")
+                assert node._engine.compact()
+                assert await asyncio.to_thread(machine.began.wait, PATIENCE)
+                reset = asyncio.ensure_future(node.reset())
+                for _ in range(3):
+                    await node._engine.next_turn()
+                assert not reset.done()
+            finally:
+                machine.go_on.set()
+            await reset
+            assert not machine.replaced_meanwhile
+            assert machine.commands == []
+            assert node.failure is None
 
     run(main())
 

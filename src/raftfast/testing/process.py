@@ -343,7 +343,8 @@ class SimulatedNode:
         if member is None:
             return
         leads = member.raft.is_leader and len(member.raft.voters) > 1
-        if (leads and simulation.timeline.now < deadline) or member.snapshots.installing or not self._settled:
+        busy = member.snapshots.installing or not self.snapshots.at_rest or not self._settled
+        if busy or (leads and simulation.timeline.now < deadline):
             self.later(0.01, self._reset, hard, token, deadline)
             return
         old = member.identity

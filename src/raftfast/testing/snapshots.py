@@ -39,6 +39,7 @@ class SnapshotWork:
         self._incoming: bytearray | None = None
         self._pieces_free_at = 0.0
         self._states_free_at = 0.0
+        self._states_open = 0
 
     def restored(self, machine: WatchedMachine, app: AppFile) -> Sessions:
         """Restores the machine from an app state file. Returns the session table."""
@@ -61,7 +62,17 @@ class SnapshotWork:
     def state_later(self, call: Callable[..., object], *args: Any) -> None:
         """Work of the thread for state files: one after another."""
         self._states_free_at = self._worker_delay(self._states_free_at)
-        self._node.later(self._states_free_at - self._node.simulation.timeline.now, call, *args)
+        self._states_open += 1
+        self._node.later(self._states_free_at - self._node.simulation.timeline.now, self._end_state, call, args)
+
+    def _end_state(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._states_open -= 1
+        call(*args)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody reads or replaces the state machine's state."""
+        return not self._states_open
 
     def _piece_later(self, call: Callable[..., object], *args: Any) -> None:
         """Work of the thread for pieces: one after another."""
