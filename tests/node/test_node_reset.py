@@ -144,7 +144,7 @@ class Read(Journal):
 
     def __init__(self) -> None:
         super().__init__()
-        self.began, self.go_on = threading.Event(), threading.Event()
+        self.began, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         self.being_read = self.replaced_meanwhile = False
 
     def snapshot(self) -> Iterator[bytes]:
@@ -152,8 +152,8 @@ class Read(Journal):
 
     def _read(self, pieces: list[bytes]) -> Iterator[bytes]:
         self.being_read = True
-        self.began.set()
-        self.go_on.wait(PATIENCE)
+        self.began.release()
+        self.go_on.acquire(timeout=PATIENCE)
         yield from pieces
         self.being_read = False
 
@@ -172,14 +172,21 @@ def test_a_reset_waits_until_nobody_reads_the_state_machine(run, tmp_path: Path)
             try:
                 await node.propose(b"one")
                 assert node._engine.compact()
-                assert await asyncio.to_thread(machine.began.wait, PATIENCE)
+                assert await asyncio.to_thread(machine.began.acquire, timeout=PATIENCE)
                 reset = asyncio.ensure_future(node.reset())
+                await asyncio.sleep(0)
+                backup = asyncio.ensure_future(node.backup())  # reads it too, behind what the reset waits for
+                for _ in range(3):
+                    await node._engine.next_turn()
+                machine.go_on.release()
+                assert await asyncio.to_thread(machine.began.acquire, timeout=PATIENCE)
                 for _ in range(3):
                     await node._engine.next_turn()
                 assert not reset.done()
             finally:
-                machine.go_on.set()
+                machine.go_on.release(2)
             await reset
+            (await backup).close()
             assert not machine.replaced_meanwhile
             assert machine.commands == []
             assert node.failure is None
