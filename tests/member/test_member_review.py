@@ -194,6 +194,29 @@ def test_a_founders_join_sent_again_while_a_voter_change_waits_is_refused() -> N
     assert isinstance(joined.error, Rejected)
 
 
+def test_a_member_that_moved_is_found_by_a_leader_that_it_does_not_know() -> None:
+    """It knows members that know the leader: they say where it is, since neither finds the other."""
+    world = Wiring("abcd")
+    world.form("abc")
+    a, c, d = world["a"], world["c"], world["d"]
+    c.crash()
+    met = d.meet(a)
+    world.until(lambda: met.answered and a.member.is_voter(d.id) and d.member.standing is Standing.MEMBER)
+    world.run(1.0)
+    a.member.transfer(d.id, world.now)
+    world.until(lambda: d.member.raft.is_leader)
+    c.address = Address("10.0.9.9", 7000, 17000, "", {"tls-port": "0"})
+    c.start()
+    assert d.id not in c.member.state.nodes
+    world.until(lambda: c.member.raft.leader_id == d.id)
+    done = c.propose(b"x")
+    world.until(lambda: done.answered)
+    assert done.ok
+    world.run(3.0)
+    assert all(host.member.state.nodes[c.id].address.ip == "10.0.9.9" for host in world.hosts.values())
+    assert not any(host.member.neighbours._told_elsewhere for host in world.hosts.values())
+
+
 def test_a_member_that_comes_back_at_another_address_is_dialled_there() -> None:
     """PROTOCOL 9: HELLO's address says where to dial; else the leader never reaches it, and NODE_INFO never leaves."""
     world = Wiring("abc")

@@ -7,10 +7,12 @@ in `member`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from ..cluster.members import canonical_address
 from ..config import Config
-from ..errors import ParseError
+from ..errors import EntryError, ParseError
 from ..hot import nodesconf
 from ..messages import (
     AppendEntries,
@@ -76,13 +78,14 @@ class LinkInfo:
     """What is known of one link.
 
     `target` is the node id that was dialled, or a MEET's name; None on an inbound link. `node_id` is whom the link is
-    bound to, None before HELLO or HI. `cluster` is the token that came with it. `lost`: it came from a voter that has
-    lost its log. `dialled_voter`: it was dialled as a voter of the applied state; `dialled_settled`: as one that had
-    been heard as a member or a joiner since its newest NODE_JOIN. `is_meet`: a MEET opened it. `waits`: by kind of
-    answer, since when the oldest message of ours waits for one.
+    bound to, None before HELLO or HI. `cluster` is the token that came with it, `announced` the address, None where
+    that lacks an ip. `lost`: it came from a voter that has lost its log. `dialled_voter`: it was dialled as a voter of
+    the applied state; `dialled_settled`: as one that had been heard as a member or a joiner since its newest NODE_JOIN.
+    `is_meet`: a MEET opened it. `waits`: by kind of answer, since when the oldest message of ours waits for one.
     """
 
     __slots__ = (
+        "announced",
         "cluster",
         "dialled_settled",
         "dialled_voter",
@@ -106,6 +109,7 @@ class LinkInfo:
         self.node_id: str | None = None
         self.cluster: str | None = None
         self.lost = False
+        self.announced: Address | None = None
         self.dialled_voter = False
         self.dialled_settled = False
         self.is_meet = target is not None and target.startswith(MEET_TARGET)
@@ -293,7 +297,7 @@ class Links:
         info.cluster = hello.cluster
         self.inbound[hello.node_id] = info
         self.send(info, Hi(owner.node_id, owner.address_text, owner.cluster_token), now)
-        self._hear_address(hello.node_id, hello.address, info.peer_ip)
+        self._hear_address(info, hello.node_id, hello.address)
         forgotten_at = owner.forgotten_at(hello.node_id)
         if forgotten_at is not None:
             self.send(info, Removed(forgotten_at), now)
@@ -314,7 +318,7 @@ class Links:
             return
         info.waits.clear()
         info.node_id = hi.node_id
-        self._hear_address(hi.node_id, hi.address, info.peer_ip)
+        self._hear_address(info, hi.node_id, hi.address)
         if not info.is_meet:
             earlier = self.outbound.get(hi.node_id)
             if earlier is not None:
@@ -332,14 +336,17 @@ class Links:
             return None
         return f"it is of another cluster ({theirs[:8]}…, ours is {ours[:8]}…)"
 
-    def _hear_address(self, node_id: str, text: str, peer_ip: str) -> None:
+    def _hear_address(self, info: LinkInfo, node_id: str, text: str) -> None:
         try:
             address = nodesconf.parse_address(text)
         except ParseError as error:
             self._owner.report(f"{node_id} announces an address that can't be read: {error.reason}")
             return
-        if not address.ip:
-            address = Address(peer_ip, address.port, address.cport, address.hostname, address.aux)
+        if address.ip:
+            with suppress(EntryError):  # then no entry could have it
+                info.announced = canonical_address(address)[0]
+        else:
+            address = Address(info.peer_ip, address.port, address.cport, address.hostname, address.aux)
         self.heard_addresses[node_id] = address
         while len(self.heard_addresses) > 4 * self._owner.config.max_unknown_links:
             oldest = next(iter(self.heard_addresses))

@@ -209,7 +209,8 @@ class Member:
         if info.is_meet:
             self.meetings.link_bound(info, now)
         elif not info.outbound:
-            self.neighbours.moved |= self.knows(node_id)  # it may have said another address
+            if self.knows(node_id):
+                self.neighbours.came_from(info, now)
         elif self.is_served(info):
             self._serve_outbound(node_id, now)
 
@@ -237,6 +238,7 @@ class Member:
         self.raft.tick(now)
         self.links.tick(now)
         self.meetings.tick(now)
+        self.neighbours.tick(now)
         self.proposals.expire(now)
         self.barriers.expire(now)
         self.leader.tick(now)

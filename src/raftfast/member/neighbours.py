@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..cluster.entries import NodeJoin, parse_entry
+from ..cluster.entries import NodeInfo, NodeJoin, parse_entry
 from ..consensus import Standing
 from ..errors import EntryError
 from ..hot import nodesconf
@@ -44,6 +44,8 @@ class Neighbours:
         """Till when a learner may not have heard of its NODE_JOIN."""
         self._joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
+        self._told_elsewhere: dict[str, float] = {}
+        """Who gives another address than the state has, and when that is to be proposed for it."""
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._tail
@@ -59,6 +61,7 @@ class Neighbours:
         self._settled.clear()
         self._invited_until.clear()
         self._joined_at.clear()
+        self._told_elsewhere.clear()
         self.moved = True
 
     def appended(self, first: int, end: int) -> None:
@@ -185,6 +188,39 @@ class Neighbours:
                 member.links.close(info, "it had not joined yet when it was asked who it is")
                 return False
         return True
+
+    # ------------------------------------------------------------------ where they are
+
+    def came_from(self, info: LinkInfo, now: float) -> None:
+        """A node that we know greeted us on a link of its own: it may have another address than before."""
+        self.moved = True
+        node_id = info.node_id or ""
+        if self._is_elsewhere(info):
+            self._told_elsewhere.setdefault(node_id, now + self._member.config.node_timeout)
+
+    def tick(self, now: float) -> None:
+        """A node that moved says so itself, if it finds the leader. It may not know who that is, nor the leader where
+        it is; then whom it found says it."""
+        member = self._member
+        for node_id, when in list(self._told_elsewhere.items()):
+            if now < when:
+                continue
+            info, known = member.links.inbound.get(node_id), member.state.nodes.get(node_id)
+            if info is None or info.announced is None or known is None or not self._is_elsewhere(info):
+                del self._told_elsewhere[node_id]
+                continue
+            self._told_elsewhere[node_id] = now + member.config.node_timeout
+            entry = NodeInfo(node_id, nodesconf.format_address(info.announced), known.nofailover).encode()
+            if member.standing is Standing.MEMBER and not member.proposals.pending.has(entry):
+                member.proposals.add_entry(entry, None, now)
+
+    def _is_elsewhere(self, info: LinkInfo) -> bool:
+        """Whether the link's node, a member of ours, gives an address that the state does not have."""
+        known, given = self._member.state.nodes.get(info.node_id or ""), info.announced
+        if known is None or given is None or info.cluster != self._member.cluster_id:
+            return False
+        there = known.address
+        return (given.ip, given.port, given.cport) != (there.ip, there.port, there.cport)
 
     # ------------------------------------------------------------------ what follows
 
