@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raftfast.cluster.entries import AddVoter, NodeFail, NodeJoin
+from raftfast.cluster.entries import AddVoter, NodeFail, NodeJoin, SetReplicaOf
 from raftfast.cluster.state import ClusterState
 from raftfast.config import Config
 from raftfast.consensus import Standing
@@ -19,6 +19,7 @@ from raftfast.member.proposals import Proposals, app_key
 from raftfast.messages import AppendEntries, Hi, PreVoteRequest, Vote, VoteRequest
 from raftfast.records import Address, HardState, NodeRecord, NodesConf
 from raftfast.testing import Registers
+from raftfast.testing.oracles import ShardOracle
 
 T = 1.0
 SETTINGS = Config(node_timeout=T, max_pending=2)
@@ -236,3 +237,19 @@ def test_links_of_nodes_that_a_snapshot_does_not_name_are_closed_in_one_order(mo
     monkeypatch.setattr(member.links, "close_of", lambda node_id, reason: closed.append(node_id))
     member.installed_state(ClusterState(), member.new_sessions())
     assert closed == sorted([*ids, ME])
+
+
+def test_a_replica_that_changes_its_primary_within_a_shard_is_a_change_of_the_shard() -> None:
+    """Seed 9000791 of seven nodes: two primaries of one shard, as where a node comes back with its old one."""
+    one, other, replica = (f"{number:040x}" for number in (1, 2, 3))
+    oracle, state = ShardOracle(), ClusterState()
+    joins = [NodeJoin(one, address(1, SHARD), True), NodeJoin(other, address(2, SHARD), False)]
+    for index, join in enumerate([*joins, NodeJoin(replica, address(3, CLUSTER), False)], 1):
+        assert state.apply(index, join).success
+        oracle.learn(index, join, state)
+    for index, (source, primary) in enumerate(((CLUSTER, one), (SHARD, other)), 4):
+        epoch = state.shard_epoch(SHARD)
+        entry = SetReplicaOf(replica, source, state.shard_epoch(source), primary, SHARD, epoch)
+        assert state.apply(index, entry).success
+        oracle.learn(index, entry, state)
+    assert state.nodes[replica].primary_id == other

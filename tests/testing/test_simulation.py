@@ -38,6 +38,13 @@ FOUND = (
     (41, 3),
     (69, 3),
     (92, 3),
+    (1047, 4),
+    (7000005, 5),
+    (7000170, 4),
+    (7000181, 3),
+    (7000432, 7),
+    (8000455, 7),
+    (9000791, 7),
 )
 """Seeds that failed once. What each one shows may have moved with the simulator; they cost little."""
 

@@ -14,8 +14,8 @@ from ..cluster.state import ClusterState
 __all__ = ["BrokenInvariant", "SessionOracle", "ShardOracle"]
 
 
-_Shard = tuple[frozenset[str], frozenset[str]]
-"""A shard's members, and those of them that are primaries."""
+_Shard = frozenset[tuple[str, str | None]]
+"""A shard's members, each with its primary; None: it is one."""
 
 
 class BrokenInvariant(Exception):
@@ -73,11 +73,7 @@ class ShardOracle:
         """`entry` took effect at `index`, and `state` is what came of it."""
         shards: dict[str, _Shard] = {}
         for member in state.nodes.values():
-            members, primaries = shards.get(member.shard_id, (frozenset(), frozenset()))
-            shards[member.shard_id] = (
-                members | {member.id},
-                primaries | {member.id} if member.is_primary else primaries,
-            )
+            shards[member.shard_id] = shards.get(member.shard_id, frozenset()) | {(member.id, member.primary_id)}
         epochs = {shard: state.shard_epoch(shard) for shard in shards}
         slots = {member.id: member.slot_bits for member in state.nodes.values()}
         try:
@@ -91,9 +87,10 @@ class ShardOracle:
         joins = isinstance(entry, NodeJoin)
         for shard, now in shards.items():
             before = self._shards.get(shard)
+            primaries = _primaries(now)
             # Who comes with the shard that it had in an earlier life is taken in as it is: a second primary there.
-            if not now[1] or (len(now[1]) > 1 and not joins and (before is None or len(now[1]) > len(before[1]))):
-                raise BrokenInvariant(f"the shard {shard} has {len(now[1])} primaries")
+            if not primaries or (primaries > 1 and not joins and (before is None or primaries > _primaries(before))):
+                raise BrokenInvariant(f"the shard {shard} has {primaries} primaries")
             grown = epochs[shard] - self._epochs.get(shard, epochs[shard])
             if grown != (before is not None and before != now and not joins):
                 raise BrokenInvariant(f"the epoch of the shard {shard} grows by {grown}")
@@ -107,6 +104,10 @@ class ShardOracle:
             raise BrokenInvariant("it gives or takes slots")
         if isinstance(entry, Failover) and slots[entry.replica_id] != self._slots.get(entry.primary_id, 0):
             raise BrokenInvariant("the new primary has other slots than the old one had")
+
+
+def _primaries(shard: _Shard) -> int:
+    return sum(primary_id is None for _, primary_id in shard)
 
 
 def _named_epochs(entry: Entry) -> tuple[tuple[str, int], ...]:
