@@ -369,8 +369,8 @@ class Member:
     def reset(self, identity: Identity, token: Any, now: float) -> None:
         """CLUSTER RESET: a fresh singleton of that identity; `token` is answered once that is durable (PROTOCOL 8).
 
-        Must not be called while a snapshot is being installed. Raises what the state machine raises, and then nothing
-        has changed.
+        Must not be called while a snapshot is being installed, or the state machine is being read by another thread.
+        Raises what the state machine raises, and then nothing has changed.
         """
         self._enter(now)
         self.lifecycle.reset(identity, token, now)
