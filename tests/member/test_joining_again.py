@@ -23,8 +23,8 @@ def forget(world: Wiring, node: Host) -> None:
     done(world, world["a"].entry(NodeForget(node.id, 0)))
 
 
-def reset(world: Wiring, node: Host) -> None:
-    node.member.reset(Identity(node.id, "5" * 40, node.address), Token(), world.now)
+def reset(world: Wiring, node: Host, shard_id: str = "5" * 40) -> None:
+    node.member.reset(Identity(node.id, shard_id, node.address), Token(), world.now)
     world.settle()
 
 
@@ -173,14 +173,15 @@ def test_a_voter_that_was_forgotten_once_keeps_its_vote_through_a_power_failure(
     assert b.machine.applied == [b"acknowledged", b"x"]
 
 
-def test_a_joiner_that_votes_in_history_alone_gives_up_when_it_is_forgotten_on_the_way() -> None:
+@pytest.mark.parametrize("how", ["reset", "reset, restarted", "emptied but for its own line"])
+def test_a_joiner_that_votes_in_history_alone_gives_up_when_it_is_forgotten_on_the_way(how: str) -> None:
     """PROTOCOL 3. It kept its log for ever, as a voter does whose acknowledgements count."""
     world = Wiring("abcd", trim_keep=1000, max_append_bytes=1, max_inflight=1)
     world.form("abcd")
     a, d = world["a"], world["d"]
     forget(world, d)
     world.until(lambda: d.member.standing is Standing.REMOVED)
-    reset(world, d)
+    reset(world, d, d.shard if how.startswith("emptied") else "5" * 40)
     world.held = lambda sender, to, message: (
         to is d and isinstance(message, AppendEntries) and d.id in d.member.raft.voters
     )
@@ -189,9 +190,12 @@ def test_a_joiner_that_votes_in_history_alone_gives_up_when_it_is_forgotten_on_t
     world.isolate("d")
     world.run(0.5)
     forget(world, d)
-    world.heal()
     world.kept.clear()
     world.release()
+    if how == "reset, restarted":  # then it does not know how far history goes
+        d.crash()
+        d.start()
+    world.heal()
     world.until(lambda: d.member.standing is Standing.SINGLETON)
     done(world, d.meet(a))
     assert is_member_in_the_end(world, d)

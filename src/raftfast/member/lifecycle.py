@@ -122,10 +122,11 @@ class Lifecycle:
 
         Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log, though it
         has not heard that this is committed: what it acknowledged counts, and it must not lose it. In a log that ends
-        in what was history when it came it is one by an earlier life, and nobody counts on it.
+        in what was history when it came, or before its join, it is one by an earlier life, and nobody counts on it.
         """
         member, raft = self._member, self._member.raft
-        votes = member.node_id in raft.voters and raft.log.last_index >= raft.commit_to_reach
+        votes = member.node_id in raft.voters and member.neighbours.joined_in_this_life
+        votes = votes and raft.log.last_index >= raft.commit_to_reach
         late = raft.silent_for(now) > member.config.joiner_timeout
         return late and not member.snapshots.installing and not votes
 

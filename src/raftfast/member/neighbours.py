@@ -44,6 +44,9 @@ class Neighbours:
         """Till when a learner may not have heard of its NODE_JOIN."""
         self._joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
+        self.joined_in_this_life = False
+        """Our log has a NODE_JOIN of this node with the shard id that it has since its last reset; or had one, which was
+        cut off or trimmed."""
         self._told_elsewhere: dict[str, float] = {}
         """Who gives another address than the state has, and when that is to be proposed for it."""
 
@@ -61,6 +64,7 @@ class Neighbours:
         self._settled.clear()
         self._invited_until.clear()
         self._joined_at.clear()
+        self.joined_in_this_life = False
         self._told_elsewhere.clear()
         self.moved = True
 
@@ -79,6 +83,13 @@ class Neighbours:
             if isinstance(entry, NodeJoin):
                 self._tail[entry.node_id] = (index, entry)
                 self.moved = True
+                self.joined_in_this_life |= self._is_mine(entry)
+
+    def _is_mine(self, entry: NodeJoin) -> bool:
+        identity = self._member.identity
+        if entry.node_id != identity.node_id:
+            return False
+        return nodesconf.parse_address(entry.address).aux.get("shard-id") == identity.shard_id
 
     def _ask_anew(self, node_id: str) -> None:
         """The node is a voter by our log, and greeted us before it had one: by now it has, or has lost it.
