@@ -45,8 +45,7 @@ class Neighbours:
         self._joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
         self.joined_in_this_life = False
-        """Our log has a NODE_JOIN of this node with the shard id that it has since its last reset; or had one, which was
-        cut off or trimmed."""
+        """Our log has, or had, a NODE_JOIN of this node with the shard id that is its own since its last reset."""
         self._told_elsewhere: dict[str, float] = {}
         """Who gives another address than the state has, and when that is to be proposed for it."""
 
