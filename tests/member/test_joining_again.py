@@ -11,7 +11,7 @@ from wiring import Host, Token, Wiring
 from raftfast.cluster.entries import NodeForget
 from raftfast.consensus import Standing
 from raftfast.member import Identity
-from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, SnapshotPiece, Welcome
+from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Propose, SnapshotPiece, Welcome
 
 
 def done(world: Wiring, token: Token) -> None:
@@ -78,6 +78,31 @@ def test_no_snapshot_of_a_state_from_before_its_join_is_sent_by_a_leader_that_wa
     world.until(lambda: d.member.standing is Standing.JOINER and d.id in world["a"].member.state.nodes)
     world.run(0.1)
     restart(world, "abc")
+    assert is_member_in_the_end(world, d)
+
+
+def test_no_snapshot_is_sent_to_a_node_whose_forgetting_is_not_applied() -> None:
+    """Its leader was restarted, and has not heard of its NODE_JOIN yet."""
+    world = stored_in_its_earlier_life()
+    a, b, d = world["a"], world["b"], world["d"]
+    world.part("a", "d")
+    for name in "abc":
+        world[name].crash()
+        world[name].start()
+    world.held = lambda sender, to, message: (
+        isinstance(message, Propose) or (sender.name in "abc" and isinstance(message, AppendEntriesAck))
+    )
+    world.until(lambda: a.member.raft.is_leader or b.member.raft.is_leader or world["c"].member.raft.is_leader)
+    leader = world.leader
+    other = next(world[name] for name in "bca" if world[name] is not leader)
+    assert d.id in leader.member.state.nodes
+    met = d.meet(other)
+    world.until(lambda: d.member.standing is Standing.JOINER)
+    world.heal()
+    world.run(0.4)
+    assert d.member.raft.last_applied == 0
+    world.release()
+    done(world, met)
     assert is_member_in_the_end(world, d)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..cluster.entries import NodeInfo, NodeJoin, parse_entry
+from ..cluster.entries import NodeForget, NodeInfo, NodeJoin, parse_entry
 from ..consensus import Standing
 from ..errors import EntryError
 from ..hot import nodesconf
@@ -23,7 +23,8 @@ __all__ = ["Neighbours"]
 class Neighbours:
     """The other nodes, as one member sees them.
 
-    Invariant: `_tail` holds the NODE_JOINs of the log that are not applied, by node id, each with its index.
+    Invariant: `_tail` holds the NODE_JOINs of the log that are not applied, by node id, the newest of each with its
+    index; `_leaving` has the index of each newest NODE_FORGET that was not applied at the last `follow`.
 
     A voter, by the state or by the log, that said that it has lost its log is in Raft's `without_log`: it is not served
     before it is forgotten and joins anew, or names our cluster again; it follows no leader before that, and takes the
@@ -33,6 +34,7 @@ class Neighbours:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._tail: dict[str, tuple[int, NodeJoin]] = {}
+        self._leaving: dict[str, int] = {}
         self.moved = True
         """Whether members or addresses have changed since `follow`."""
         self.lost_learners: set[str] = set()
@@ -52,13 +54,15 @@ class Neighbours:
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._tail
 
-    def newest_join(self, node_id: str) -> int:
-        """Where the newest NODE_JOIN of a node stands, applied or not; 0 where this process knows of none."""
-        return self._tail[node_id][0] if node_id in self._tail else self._joined_at.get(node_id, 0)
+    def newest_change(self, node_id: str) -> int:
+        """Where a node's newest NODE_JOIN or NODE_FORGET stands, applied or not; 0 where this process knows of none."""
+        joins = self._tail[node_id][0] if node_id in self._tail else self._joined_at.get(node_id, 0)
+        return max(joins, self._leaving.get(node_id, 0))
 
     def clear(self) -> None:
         """The node begins anew."""
         self._tail.clear()
+        self._leaving.clear()
         self.lost_learners.clear()
         self._settled.clear()
         self._invited_until.clear()
@@ -73,13 +77,15 @@ class Neighbours:
             kind = line.split(b" ", 2)[1]
             if kind == b"ADD_VOTER":
                 self._ask_anew(line.split(b" ", 2)[2].decode("utf-8", "surrogateescape"))
-            if kind != b"NODE_JOIN":
+            if kind not in (b"NODE_JOIN", b"NODE_FORGET"):
                 continue
             try:
                 entry = parse_entry(line.split(b" ", 1)[1])
             except EntryError:
                 continue  # it will be a no-op, and is reported then
-            if isinstance(entry, NodeJoin):
+            if isinstance(entry, NodeForget):
+                self._leaving[entry.node_id] = index
+            elif isinstance(entry, NodeJoin):
                 self._tail[entry.node_id] = (index, entry)
                 self.moved = True
                 self.joined_in_this_life |= self._is_mine(entry)
@@ -102,11 +108,13 @@ class Neighbours:
     def truncated_from(self, index: int) -> None:
         """Lines from `index` on are gone."""
         self._tail = {node_id: join for node_id, join in self._tail.items() if join[0] < index}
+        self._leaving = {node_id: at for node_id, at in self._leaving.items() if at < index}
         self.moved = True
 
     def begin_anew(self) -> None:
         """A snapshot was installed: what is kept of the log behind it may be nothing."""
         self._tail.clear()
+        self._leaving.clear()
         self.appended(self._member.raft.log.first_index, self._member.raft.log.last_index + 1)
         self.moved = True
 
@@ -238,6 +246,8 @@ class Neighbours:
         """Tells Raft who the members are, and the node whom to dial."""
         member = self._member
         self.moved = False
+        applied = member.raft.last_applied
+        self._leaving = {node_id: index for node_id, index in self._leaving.items() if index > applied}
         if member.standing in (Standing.MEMBER, Standing.JOINER):
             member.raft.set_members(member.state.nodes.keys() | self._tail.keys(), member.now)
         member.orders.dial = self._targets()

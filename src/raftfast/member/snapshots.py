@@ -93,10 +93,10 @@ class Snapshots:
         for peer in peers:
             if not self._out.may_begin(peer, now):
                 continue
-            joined = self._member.neighbours.newest_join(peer)
-            if joined > self._member.raft.last_applied:
+            changed = self._member.neighbours.newest_change(peer)
+            if changed > self._member.raft.last_applied:
                 continue  # our state may name it in an earlier life, whose NODE_FORGET it would take for news
-            source = self._out.usable(peer, max(boundary, joined))
+            source = self._out.usable(peer, max(boundary, changed))
             if source is not None:
                 self._begin(leadership, peer, source, now)
             elif not self._out.building and peer in self._member.state.nodes:
