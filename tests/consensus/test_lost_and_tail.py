@@ -5,8 +5,20 @@ from __future__ import annotations
 from raft_world import World
 
 from raftfast.config import Config
+from raftfast.consensus.leading import Leadership
 from raftfast.consensus.trimming import Trimming
 from raftfast.messages import AppendEntriesAck
+
+
+def led(log_class: type) -> tuple[World, Leadership]:
+    """Led by "1", whose log the others have."""
+    world = World(log_class, 3)
+    world.elect("1")
+    world.stabilize()
+    leadership = world["1"].leadership
+    assert leadership is not None
+    assert leadership.peers["2"].match_index > 0
+    return world, leadership
 
 
 def test_what_a_voter_had_acknowledged_before_it_lost_its_log_does_not_commit(log_class: type) -> None:
@@ -37,12 +49,8 @@ def test_a_new_leader_knows_who_has_lost_its_log(log_class: type) -> None:
 
 def test_what_a_joiner_acknowledged_before_it_gave_up_counts_no_more(log_class: type) -> None:
     """PROTOCOL 3: it has dropped that, and its refusal on the next link is no lost log."""
-    world = World(log_class, 3)
-    world.elect("1")
-    world.stabilize()
-    leader, leadership = world["1"], world["1"].leadership
-    assert leadership is not None
-    assert leadership.peers["2"].match_index > 0
+    world, leadership = led(log_class)
+    leader = world["1"]
     leader.link_down("2")
     leader.joins_anew("2", world.now)
     leader.link_up("2", world.now)
@@ -54,11 +62,8 @@ def test_what_a_joiner_acknowledged_before_it_gave_up_counts_no_more(log_class: 
 
 def test_who_lost_its_log_is_not_served_because_it_joins(log_class: type) -> None:
     """PROTOCOL 9: its NODE_JOIN must be applied before."""
-    world = World(log_class, 3)
-    world.elect("1")
-    world.stabilize()
-    leader, leadership = world["1"], world["1"].leadership
-    assert leadership is not None
+    world, leadership = led(log_class)
+    leader = world["1"]
     leader.lost_log("2", world.now)
     leader.joins_anew("2", world.now)
     assert leadership.peers["2"].lost_log

@@ -433,7 +433,7 @@ CASES = [
         lost.test_what_a_joiner_acknowledged_before_it_gave_up_counts_no_more,
         (
             "raft",
-            "if self.leadership is not None and self.leadership.may_have_dropped(peer):",
+            "if self.leadership is not None and self.leadership.counts_on(peer):",
             "if self.leadership is None:",
         ),
         source="PROTOCOL 3",

@@ -106,7 +106,7 @@ class Leadership:
         if linked:
             progress.link_up()
 
-    def may_have_dropped(self, peer: str) -> bool:
+    def counts_on(self, peer: str) -> bool:
         """Whether `peer` has acknowledged something that counts."""
         progress = self.peers.get(peer)
         return progress is not None and progress.match_index > 0 and not progress.lost_log

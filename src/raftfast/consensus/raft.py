@@ -154,8 +154,8 @@ class Raft(Following):
         """On a new link `peer`, which does not vote, says that it is no member: a joiner that gave up has dropped what
         it acknowledged on earlier links (PROTOCOL 3), so that counts no more, and nothing was lost."""
         self._enter(now)
-        if self.leadership is not None and self.leadership.may_have_dropped(peer):
-            self.leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
+        if self.leadership is not None and self.leadership.counts_on(peer):
+            self._restart(peer, self.leadership)
 
     def keep_tail(self, factor: int) -> None:
         """The log may outgrow `max_log_bytes` this many times before it is trimmed whoever needs it (PROTOCOL 7)."""
@@ -166,7 +166,10 @@ class Raft(Following):
         self._enter(now)
         self.without_log.discard(peer)
         if self.leadership is not None and peer != self.node_id:
-            self.leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
+            self._restart(peer, self.leadership)
+
+    def _restart(self, peer: str, leadership: Leadership) -> None:
+        leadership.restart(peer, self.log.last_index + 1, self._now, peer in self._linked)
 
     def transfer_to(self, peer: str | None, now: float) -> str | None:
         """Begins to hand leadership over, to the best voter where `peer` is None. Returns the one chosen, None if none.
