@@ -172,8 +172,8 @@ class Lifecycle:
         if member.standing is Standing.SINGLETON:
             member.state.apply(0, entry)
             member.storing.order_rewrite(None)
-        elif member.standing is Standing.MEMBER and not member.proposals.pending.has(entry.encode()):
-            member.proposals.add_entry(entry.encode(), None, now)
+        elif member.standing is Standing.MEMBER:
+            member.proposals.add_wanted(entry.encode(), now)
 
     # ------------------------------------------------------------------ forgotten
 

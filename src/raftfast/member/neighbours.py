@@ -212,9 +212,8 @@ class Neighbours:
     def came_from(self, info: LinkInfo, now: float) -> None:
         """A node that we know greeted us on a link of its own: it may have another address than before."""
         self.moved = True
-        node_id = info.node_id or ""
-        if self._is_elsewhere(info):
-            self._told_elsewhere.setdefault(node_id, now + self._member.config.node_timeout)
+        if self._other_address(info) is not None:
+            self._told_elsewhere.setdefault(info.node_id or "", now + self._member.config.node_timeout)
 
     def tick(self, now: float) -> None:
         """A node that moved says so itself, if it finds the leader. It may not know who that is, nor the leader where
@@ -223,22 +222,24 @@ class Neighbours:
         for node_id, when in list(self._told_elsewhere.items()):
             if now < when:
                 continue
-            info, known = member.links.inbound.get(node_id), member.state.nodes.get(node_id)
-            if info is None or info.announced is None or known is None or not self._is_elsewhere(info):
+            info = member.links.inbound.get(node_id)
+            entry = self._other_address(info) if info is not None else None
+            if entry is None:
                 del self._told_elsewhere[node_id]
                 continue
             self._told_elsewhere[node_id] = now + member.config.node_timeout
-            entry = NodeInfo(node_id, nodesconf.format_address(info.announced), known.nofailover).encode()
-            if member.standing is Standing.MEMBER and not member.proposals.pending.has(entry):
-                member.proposals.add_entry(entry, None, now)
+            if member.standing is Standing.MEMBER:
+                member.proposals.add_wanted(entry.encode(), now)
 
-    def _is_elsewhere(self, info: LinkInfo) -> bool:
-        """Whether the link's node, a member of ours, gives an address that the state does not have."""
+    def _other_address(self, info: LinkInfo) -> NodeInfo | None:
+        """What would put the address that a member gives on its link into the state; None where it is there."""
         known, given = self._member.state.nodes.get(info.node_id or ""), info.announced
         if known is None or given is None or info.cluster != self._member.cluster_id:
-            return False
+            return None
         there = known.address
-        return (given.ip, given.port, given.cport) != (there.ip, there.port, there.cport)
+        if (given.ip, given.port, given.cport) == (there.ip, there.port, there.cport):
+            return None
+        return NodeInfo(known.id, nodesconf.format_address(given), known.nofailover)
 
     # ------------------------------------------------------------------ what follows
 

@@ -102,6 +102,11 @@ class Proposals:
             self._room_for(len(entry))
         self._add(Proposal(entry, entry, token, now + self._config.proposal_timeout))
 
+    def add_wanted(self, entry: bytes, now: float) -> None:
+        """A cluster entry that the node wants by itself, and nobody waits for; not where the same is pending."""
+        if not self.pending.has(entry):
+            self.add_entry(entry, None, now)
+
     def _add(self, proposal: Proposal) -> None:
         self.pending.add(proposal)
         self.unsent.append(proposal)

@@ -123,8 +123,7 @@ class Storing:
         put the new node's state before the old one's log.
         """
         if self._member.raft.next_job_rewrites:
-            if token is not None:
-                self.answer_with_next(token)
+            self.answer_with_next(token)
             return
         self._rewrite_count += 1
         if token is not None:
