@@ -14,13 +14,8 @@ from raftfast.member import Identity
 from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Propose, SnapshotPiece, Welcome
 
 
-def done(world: Wiring, token: Token) -> None:
-    world.until(lambda: token.answered)
-    assert token.ok, token.error
-
-
 def forget(world: Wiring, node: Host) -> None:
-    done(world, world["a"].entry(NodeForget(node.id, 0)))
+    world.done(world["a"].entry(NodeForget(node.id, 0)))
 
 
 def reset(world: Wiring, node: Host, shard_id: str = "5" * 40) -> None:
@@ -32,7 +27,7 @@ def with_learner(**knobs: int) -> Wiring:
     """Voters a, b and c, and d, which is a learner for good."""
     world = Wiring("abcd", max_voters=3, **knobs)
     world.form("abc")
-    done(world, world["d"].meet(world["a"]))
+    world.done(world["d"].meet(world["a"]))
     world.until(lambda: world["d"].member.standing is Standing.MEMBER)
     world.run(1.0)
     return world
@@ -74,7 +69,7 @@ def test_no_snapshot_of_a_state_from_before_its_join_is_sent_by_a_leader_that_wa
     d = world["d"]
     kinds = (AppendEntries, InstallSnapshot, SnapshotPiece)
     world.held = lambda sender, to, message: to is d and isinstance(message, kinds)
-    done(world, d.meet(world["a"]))
+    world.done(d.meet(world["a"]))
     world.until(lambda: d.member.standing is Standing.JOINER and d.id in world["a"].member.state.nodes)
     world.run(0.1)
     restart(world, "abc")
@@ -102,7 +97,7 @@ def test_no_snapshot_is_sent_to_a_node_whose_forgetting_is_not_applied() -> None
     world.run(0.4)
     assert d.member.raft.last_applied == 0
     world.release()
-    done(world, met)
+    world.done(met)
     assert is_member_in_the_end(world, d)
 
 
@@ -111,7 +106,7 @@ def test_no_snapshot_of_a_state_from_before_its_join_is_sent_while_that_is_not_a
     world = with_learner(trim_keep=1000)
     a, b, c, d = (world[name] for name in "abcd")
     world.isolate("b")
-    done(world, a.propose(b"x"))
+    world.done(a.propose(b"x"))
     world.run(0.3)
     b.member.caught_up_by = ""
     a.member.raft.log.trim_to(a.member.raft.last_applied)
@@ -166,8 +161,8 @@ def test_a_joiner_whose_log_has_its_join_waits_for_that_and_takes_nothing_before
     world.until(lambda: d.member.knows(d.id) and d.member.raft.last_applied > 0)
     assert not forgotten.answered
     b.disk_held = c.disk_held = False
-    done(world, forgotten)
-    done(world, met)
+    world.done(forgotten)
+    world.done(met)
     assert is_member_in_the_end(world, d)
 
 
@@ -182,17 +177,17 @@ def test_a_voter_that_was_forgotten_once_keeps_its_vote_through_a_power_failure(
     world.until(lambda: b.member.standing is Standing.REMOVED)
     reset(world, b)
     b.compact = lambda: None  # type: ignore[method-assign]
-    done(world, b.meet(a))
+    world.done(b.meet(a))
     world.until(lambda: a.member.is_voter(b.id) and b.member.is_voter(b.id))
     world.run(0.5)
-    done(world, a.propose(b"acknowledged"))
+    world.done(a.propose(b"acknowledged"))
     for host in (a, b):
         host.crash()
     del b.compact
     for host in (a, b):
         host.start()
     assert b.member.standing is Standing.JOINER
-    done(world, a.propose(b"x"))
+    world.done(a.propose(b"x"))
     world.run(1.0)
     assert b.member.standing is Standing.MEMBER
     assert b.machine.applied == [b"acknowledged", b"x"]
@@ -222,7 +217,7 @@ def test_a_joiner_that_votes_in_history_alone_gives_up_when_it_is_forgotten_on_t
         d.start()
     world.heal()
     world.until(lambda: d.member.standing is Standing.SINGLETON)
-    done(world, d.meet(a))
+    world.done(d.meet(a))
     assert is_member_in_the_end(world, d)
 
 
@@ -249,5 +244,5 @@ def test_who_knew_its_earlier_life_and_gets_the_next_one_by_snapshot_waits_for_i
     a.member.transfer(b.id, world.now)
     world.until(lambda: b.member.raft.is_leader)
     world.release()
-    done(world, met)
+    world.done(met)
     assert is_member_in_the_end(world, d)

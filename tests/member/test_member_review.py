@@ -39,8 +39,7 @@ def test_three_members_form_a_cluster_and_apply_the_same() -> None:
     world = Wiring("abc")
     world.form("abc")
     token = world["b"].propose(b"x")
-    world.until(lambda: token.answered)
-    assert token.ok
+    world.done(token)
     assert token.result == b"1"
     world.run(0.5)
     assert [host.machine.applied for host in world.hosts.values()] == [[b"x"]] * 3
@@ -115,8 +114,7 @@ def test_a_crash_within_the_job_that_founds_a_cluster_in_the_turn_of_a_reset_lea
     world.heal()
     world.release()
     met = c.meet(a)
-    world.until(lambda: met.answered)
-    assert met.ok, met.error
+    world.done(met)
 
 
 def test_a_new_leader_keeps_the_voter_change_that_it_wanted_itself() -> None:
@@ -210,8 +208,7 @@ def test_a_member_that_moved_is_found_by_a_leader_that_it_does_not_know() -> Non
     assert d.id not in c.member.state.nodes
     world.until(lambda: c.member.raft.leader_id == d.id)
     done = c.propose(b"x")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
     world.run(3.0)
     assert all(host.member.state.nodes[c.id].address.ip == "10.0.9.9" for host in world.hosts.values())
     assert not any(host.member.neighbours._told_elsewhere for host in world.hosts.values())
@@ -409,8 +406,7 @@ def test_a_refused_read_is_not_asked_again_at_once_and_for_ever() -> None:
     assert 1 <= asked <= 6
     assert not read.answered
     world.release()
-    world.until(lambda: read.answered)
-    assert read.ok
+    world.done(read)
 
 
 def test_no_read_is_answered_while_the_state_machine_is_being_replaced() -> None:
@@ -438,8 +434,7 @@ def test_no_read_is_answered_while_the_state_machine_is_being_replaced() -> None
     assert not read.answered
     b.install_held = False
     world.release()
-    world.until(lambda: read.answered)
-    assert read.ok
+    world.done(read)
 
 
 def test_a_read_that_is_confirmed_in_the_turn_of_a_reset_fails_with_it() -> None:
@@ -494,11 +489,9 @@ def test_a_voter_that_lost_its_log_is_served_again_once_it_is_a_learner_and_join
     world.run(1.0)
     assert a.member.links.outbound[c.id].lost
     demoted = a.entry(DelVoter(c.id))
-    world.until(lambda: demoted.answered)
-    assert demoted.ok
+    world.done(demoted)
     met = c.meet(a)
-    world.until(lambda: met.answered)
-    assert met.ok
+    world.done(met)
     world.until(lambda: a.member.is_voter(c.id) and c.member.standing is Standing.MEMBER, 3.0)
 
 
@@ -559,8 +552,7 @@ def test_a_new_leader_does_not_refuse_a_change_for_voters_that_had_no_time_to_an
     assert {a.member.raft.leader_id} < {b.id, c.id}
     assert not forget.answered
     world.release()
-    world.until(lambda: forget.answered)
-    assert forget.ok
+    world.done(forget)
     # A voter that stays silent is none that the change could be committed with: that is said once it is known.
     other = c if b.member.raft.is_leader else b
     world.isolate(other.name)
@@ -613,8 +605,7 @@ def test_a_log_that_is_not_committed_does_not_grow_without_end(by: str) -> None:
     leader.disk_held = False
     world.until(lambda: leader.member.raft.uncommitted == 0)
     done = other.propose(b"again")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
 
 
 @pytest.mark.parametrize("message", [SnapshotAck(7, 1, 0), TransferLeader(7)], ids=["snapshot-ack", "transfer-leader"])
@@ -649,8 +640,7 @@ def test_a_singleton_that_was_invited_and_has_not_heard_of_it_yet_has_lost_nothi
         world["a"].member.transfer(world["b"].id, world.now)
         world.until(lambda: world["b"].member.raft.is_leader)
     done = world["c"].propose(b"x")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
     assert not any(host.member.neighbours.lost_learners for host in world.hosts.values())
 
 
@@ -674,8 +664,7 @@ def test_a_learner_that_lost_its_log_is_not_served_before_its_next_join() -> Non
     world.until(lambda: asked.answered and c.member.standing is Standing.MEMBER)
     assert asked.ok
     done = c.propose(b"x")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
 
 
 def test_a_silent_voter_is_replaced_also_where_there_is_room_for_more() -> None:
@@ -710,8 +699,7 @@ def test_a_leader_that_has_applied_nothing_yet_takes_the_proposals_of_members() 
     done = other.propose(b"x")
     world.until(lambda: any(isinstance(message, Propose) for _, to, message in world.passed if to == leader.name))
     world.release()
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
 
 
 def test_a_joiner_that_gave_up_and_joins_again_has_lost_nothing() -> None:
@@ -735,8 +723,7 @@ def test_a_joiner_that_gave_up_and_joins_again_has_lost_nothing() -> None:
     assert leadership.peers[d.id].match_index > 0
     b.disk_held = c.disk_held = False
     done = d.propose(b"x")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
 
 
 def test_a_primary_that_was_told_that_it_is_forgotten_can_be_started_again() -> None:
@@ -747,8 +734,7 @@ def test_a_primary_that_was_told_that_it_is_forgotten_can_be_started_again() -> 
 
     def done_by_a(entry: object) -> None:
         token = a.entry(entry)
-        world.until(lambda: token.answered)
-        assert token.ok, token.error
+        world.done(token)
 
     done_by_a(SetReplicaOf(b.id, b.shard, 0, c.id, c.shard, 0))
     world.run(0.5)
@@ -765,8 +751,7 @@ def test_a_primary_that_was_told_that_it_is_forgotten_can_be_started_again() -> 
     c.member.reset(Identity(c.id, "5" * 40, c.address), Token(), world.now)
     world.settle()
     asked = c.meet(a)
-    world.until(lambda: asked.answered)
-    assert asked.ok
+    world.done(asked)
 
 
 def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below_snapshots() -> None:
@@ -784,8 +769,7 @@ def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below
         b.member.caught_up_by = ""
         world.isolate("b")
         done = what()
-        world.until(lambda: done.answered)
-        assert done.ok
+        world.done(done)
         world.run(1.5)
         a.member.raft.log.trim_to(a.member.raft.last_applied)
         world.heal()
@@ -799,8 +783,7 @@ def test_a_lost_log_is_no_longer_held_against_who_was_forgotten_and_joined_below
     a.member.transfer(b.id, world.now)
     world.until(lambda: b.member.raft.is_leader)
     done = c.propose(b"x")
-    world.until(lambda: done.answered)
-    assert done.ok
+    world.done(done)
 
 
 def test_raft_hears_of_a_voter_that_lost_its_log() -> None:
@@ -859,8 +842,7 @@ def test_a_node_of_another_cluster_is_not_linked_also_where_its_id_is_a_members(
     world.isolate("b")
     b.start()
     alone = b.propose(b"its own")
-    world.until(lambda: alone.answered)
-    assert alone.ok
+    world.done(alone)
     assert a.member.cluster_id != b.member.cluster_id
     world.passed.clear()
     world.heal()

@@ -426,6 +426,11 @@ class Wiring:
             assert self.now < end, f"not within {seconds} s of virtual time"
             self.run(0.02)
 
+    def done(self, token: Token) -> None:
+        """Time passes until it is answered, with a success."""
+        self.until(lambda: token.answered)
+        assert token.ok, token.error
+
     # Clusters.
 
     @property
@@ -437,8 +442,6 @@ class Wiring:
         """A cluster of voters; the first one leads."""
         first = self[names[0]]
         for name in names[1:]:
-            token = first.meet(self[name])
-            self.until(lambda: token.answered)  # noqa: B023
-            assert token.ok, token.error
+            self.done(first.meet(self[name]))
             self.until(lambda: all(self[n].member.is_voter(self[name].id) for n in (names[0], name)))  # noqa: B023
         self.run(1.0)

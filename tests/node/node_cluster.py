@@ -194,7 +194,7 @@ def node_id_of(state: Any) -> tuple[frozenset[str], frozenset[str]]:
 
 def running(node: Node) -> bool:
     engine = node._engine
-    return engine is not None and not engine._stopped
+    return engine is not None and not engine.is_stopped
 
 
 async def until(condition: Callable[[], bool], what: str, live: Callable[[], list[Node]]) -> None:
