@@ -383,7 +383,7 @@ class Simulation:
     def _check_machines(self) -> None:
         """All state machines hold the same; and a new one becomes the same by a snapshot, and new again without one."""
         machines = [node.machine for node in self.nodes if node.machine is not None]
-        if self.new_machine is None or not machines:
+        if self.new_machine is None:
             return
         for machine in machines:
             machine.look()

@@ -165,12 +165,11 @@ class SnapshotWork:
         if member is None:
             return
         machine = self._node.machine
-        if machine is None:
-            sessions = member.new_sessions()
-        elif order.app is None:
-            sessions = member.new_sessions()
-            machine.restore(())
-        else:
+        if machine is not None and order.app is not None:
             sessions = self.restored(machine, order.app)
+        else:
+            sessions = member.new_sessions()
+            if machine is not None:
+                machine.restore(())
         self._node.note("install", f"snapshot {order.name[2]}")
         member.snapshots.installed(order.name, sessions, order.app, self._node.clock())
