@@ -97,6 +97,8 @@ class Core:
         self._leader_round: int | None = None
         self._round = 0
         self._linked: set[str] = set()
+        self.beginnings = 0
+        """How often the node has begun anew since it started, with an empty log."""
         self.without_log: set[str] = set()
         """Who said that it has lost its log (PROTOCOL 9): led by us it is not served, nor counted as heard."""
         self._promises = Promises(self._durability)

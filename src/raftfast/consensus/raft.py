@@ -216,6 +216,7 @@ class Raft(Following):
         """
         self._enter(now)
         self._leave_leadership()
+        self.beginnings += 1
         self.standing = standing
         self.node_id = node_id if node_id is not None else self.node_id
         self.current_term = term

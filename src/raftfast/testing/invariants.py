@@ -126,10 +126,10 @@ class ClusterTruth:
 class _Seen:
     """What was last seen of one node's life."""
 
-    __slots__ = ("applied", "commit", "matches", "standing", "state_index", "term", "turns", "verified", "voters")
+    __slots__ = ("applied", "beginnings", "commit", "matches", "state_index", "term", "turns", "verified", "voters")
 
     def __init__(self) -> None:
-        self.standing: Standing | None = None
+        self.beginnings = 0
         self.term = self.commit = self.applied = self.verified = self.state_index = self.turns = 0
         self.voters: frozenset[str] = frozenset()
         self.matches: dict[Progress, int] = {}
@@ -179,7 +179,7 @@ class Checks:
         seen = self._seen[node.number] = _Seen()
         if node.member is not None:
             raft = node.member.raft
-            seen.standing = raft.standing
+            seen.beginnings = raft.beginnings
             seen.term, seen.commit, seen.applied = raft.current_term, raft.commit_index, raft.last_applied
             seen.verified = seen.applied
         return seen
@@ -192,10 +192,6 @@ class Checks:
         cluster_id = node.cluster_id or (node.disk.stored.cluster_id if node.disk.stored is not None else None)
         if cluster_id is not None:
             self.truth(cluster_id).lost.add(node.node_id)
-
-    def reset(self, node: SimulatedNode) -> None:
-        """The node begins anew, in the same life."""
-        self._baseline(node)
 
     def critical(self, node: SimulatedNode, text: str) -> None:
         """The node reports what must not be; that a destroyed node has lost its log is what it should report."""
@@ -213,7 +209,7 @@ class Checks:
         truth = self.truth_of(node)
         if truth is None:
             return
-        if raft.standing is not seen.standing and raft.standing is Standing.JOINER:
+        if raft.beginnings != seen.beginnings and raft.standing is Standing.JOINER:
             return
         if raft.leadership is not None:
             self._check_leader(node, member, truth, seen)
@@ -225,9 +221,8 @@ class Checks:
         raft = member.raft
         seen = self._seen[node.number]
         standing = raft.standing
-        if standing is not seen.standing and standing in (Standing.JOINER, Standing.SINGLETON):
+        if raft.beginnings != seen.beginnings:
             seen = self._baseline(node)  # it dropped all that it had
-        seen.standing = standing
         term, commit, applied = raft.current_term, raft.commit_index, raft.last_applied
         if term < seen.term or commit < seen.commit or applied < seen.applied:
             raise BrokenInvariant(

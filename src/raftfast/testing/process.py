@@ -354,7 +354,6 @@ class SimulatedNode:
         self._identity = identity
         self.node_id = identity.node_id
         member.reset(identity, token, self.clock())
-        simulation.checks.reset(self)
         self.note("reset", f"is {self.node_id[:8]} now")
 
     # ------------------------------------------------------------------ turns
