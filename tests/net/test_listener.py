@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import socket
 from typing import Any
 
@@ -124,5 +125,29 @@ def test_a_connection_that_comes_in_as_the_port_closes_is_closed_too(run: Any) -
                     await asyncio.sleep(0)
                 await listener.close()
             await some_turns()
+
+    run(main())
+
+
+def test_a_port_whose_opening_is_cancelled_is_free(run: Any) -> None:
+    """At each of its awaits: asyncio's own `create_server`, cancelled at the last one, leaves the port open."""
+
+    async def main() -> None:
+        first = await listen("127.0.0.1", 0, Recorder(), CONFIG)
+        port = first.port
+        await first.close()
+        for turns in itertools.count():
+            opening = asyncio.ensure_future(listen("127.0.0.1", port, Recorder(), CONFIG))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait([opening])
+            if not opening.cancelled():
+                await opening.result().close()
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+            if not opening.cancelled():
+                assert turns > 1
+                break
 
     run(main())

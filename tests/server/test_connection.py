@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import socket
 import struct
 
 import pytest
-from server_site import Site, run
+from server_site import FakeNode, Site, run
 
+from raftfast import server
 from raftfast.errors import (
     Busy,
     ConfigError,
@@ -364,3 +366,25 @@ def test_closing_does_not_wait_for_a_client_that_never_reads():
         assert site.port.clients == 0
 
     run(body)
+
+
+def test_a_port_whose_opening_is_cancelled_is_free():
+    async def main() -> None:
+        node = FakeNode()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        for turns in itertools.count():
+            opening = asyncio.ensure_future(server.serve(node, port=port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait([opening])
+            if not opening.cancelled():
+                await opening.result().close()
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+            if not opening.cancelled():
+                assert turns > 1
+                break
+
+    asyncio.run(main())

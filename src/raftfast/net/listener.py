@@ -69,7 +69,13 @@ class Listener:
 
     async def _open(self, host: str, port: int, ssl: SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host or None, port, ssl=ssl)
+        # Not in one step: asyncio, cancelled while it begins to serve, leaves the port open and nobody to close it.
+        self._server = await loop.create_server(self._accept, host or None, port, ssl=ssl, start_serving=False)
+        try:
+            await self._server.start_serving()
+        except BaseException:
+            await self.close()
+            raise
 
 
 async def listen(

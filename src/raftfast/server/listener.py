@@ -143,11 +143,17 @@ async def serve(
         return Connection(shared, next(numbers), connections)
 
     if sock is not None:
-        listening = await loop.create_server(connected, sock=sock, backlog=_BACKLOG)
+        listening = await loop.create_server(connected, sock=sock, backlog=_BACKLOG, start_serving=False)
     else:
-        listening = await loop.create_server(connected, host, port, backlog=_BACKLOG)
+        listening = await loop.create_server(connected, host, port, backlog=_BACKLOG, start_serving=False)
     shared.host, shared.port = listening.sockets[0].getsockname()[:2]
-    return Server(listening, shared, connections)
+    server = Server(listening, shared, connections)
+    try:
+        await listening.start_serving()  # a step of its own, as `net.listen` does
+    except BaseException:
+        await server.close()
+        raise
+    return server
 
 
 @functools.cache
