@@ -99,6 +99,7 @@ class Node:
         self._listener: Listener | None = None
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
         self._meets: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._signals = GracefulTerm()
@@ -122,15 +123,25 @@ class Node:
         """Loads the folder, opens the bus port, and takes part.
 
         Raises StorageError (the folder is locked, damaged, not writable, or the state machine refuses what is stored),
-        OSError (the port can't be had): nothing has changed then.
+        OSError (the port can't be had): nothing has changed then. NodeClosed where it is closed before it has started.
         """
-        if self._engine is not None or self._closed:
+        if self._starting is not None or self._closed:
             raise NodeClosed("a node is started once")
+        # A task of its own, which `close` alone cancels, and once: what it holds is given back, whoever hurries.
+        starting = self._starting = asyncio.get_running_loop().create_task(self._start())
+        try:
+            await asyncio.wait([starting])
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        if starting.cancelled():
+            raise NodeClosed("the node was closed before it had started")
+        starting.result()
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         if self.bus_port:
             await check_free(self.host, self.bus_port)  # opening the folder makes it, and folds its file
-        if self._engine is not None or self._closed:
-            raise NodeClosed("a node is started once")
         disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
         opening = disk_worker.submit(open_folder, self.directory, self._state_machine, self.config)
         try:
@@ -188,7 +199,7 @@ class Node:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._closed = True
+        await self._end_start()
         engine = self._engine
         if engine is None:
             return
@@ -211,12 +222,20 @@ class Node:
         await asyncio.shield(self._closing)
 
     async def _abort(self) -> None:
-        self._closed = True
+        await self._end_start()
         if self._engine is not None:
             for link in list(self._engine.links.values()):
                 link.abort("the node was aborted")
             self._engine.stop(lambda sent: NodeClosed("the node was aborted").once_sent(sent))
             await self._end(self._engine)
+
+    async def _end_start(self) -> None:
+        """From here the node is closed, whether it has started or not; a start that is under way is undone."""
+        self._closed = True
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+            _ = self._starting.cancelled() or self._starting.exception()  # `start`'s caller may have given up
 
     async def _hand_over(self, engine: Engine, deadline: float) -> None:
         """Leadership goes to another voter, if there is one that is live."""

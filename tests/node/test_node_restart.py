@@ -422,6 +422,40 @@ def test_a_start_that_is_cancelled_leaves_the_folder_free(run_on_both, tmp_path:
     run_on_both(main())
 
 
+@pytest.mark.parametrize("end", [Node.close, Node.abort])
+def test_a_node_that_is_closed_while_it_starts_is_not_left_running(run_on_both, tmp_path: Path, end) -> None:
+    async def main() -> None:
+        for turns in (*range(12), 20, 40, 80):
+            node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
+            starting = asyncio.ensure_future(node.start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await end(node)
+            await asyncio.wait([starting])
+            assert starting.exception() is None or isinstance(starting.exception(), NodeClosed)
+            async with Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG) as again:
+                assert again.status().standing == "singleton"
+
+    run_on_both(main())
+
+
+def test_a_start_that_is_cancelled_again_while_it_is_undone(run_on_both, tmp_path: Path) -> None:
+    async def main() -> None:
+        for turns in (*range(12), 20, 40, 80):
+            node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
+            starting = asyncio.ensure_future(node.start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            while not starting.done():
+                starting.cancel()
+                await asyncio.sleep(0)
+            await node.close()
+            async with Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG) as again:
+                assert again.status().standing == "singleton"
+
+    run_on_both(main())
+
+
 def test_a_close_that_is_cancelled_goes_on(run, tmp_path: Path) -> None:
     async def main() -> None:
         node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
