@@ -409,7 +409,9 @@ class Engine:
         self._submit_state(lambda: self._write_snapshot(capture), built)
 
     def _write_snapshot(self, capture: Capture) -> SnapshotFile:
-        return self.storage.write_outgoing(capture.node_lines, pieces=capture.app_pieces, index=capture.index)
+        return self.storage.write_outgoing(
+            capture.node_lines, pieces=capture.app_pieces, index=capture.index, cancelled=lambda: self._stopped
+        )
 
     async def lend_snapshot(self) -> tuple[Capture, SnapshotFile]:
         """The state as of what is applied now, written to a file that is kept until `take_back`, or the node's end.
@@ -433,6 +435,10 @@ class Engine:
         writing = self._state_worker.submit(write)
         try:
             return capture, await asyncio.wrap_future(writing)
+        except SnapshotError:
+            if self._stopped:  # `write_outgoing` was cancelled
+                raise NodeClosed("the node is closed") from None
+            raise
         except asyncio.CancelledError:
             if not self._stopped:
                 self._submit(self._state_worker, lambda: self._give_up(writing), lambda _: None)

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from node_cluster import PATIENCE, Journal, cluster_of, error_of, kill, running
+from node_cluster import PATIENCE, Cluster, Journal, cluster_of, error_of, kill, running
 
 from raftfast import NodeClosed, StorageError
 from raftfast.backup import Backup
 from raftfast.cluster.snapshot import split_sessions
+from raftfast.errors import SnapshotError
 from raftfast.restore import restore
 from raftfast.storage import BackupFile, BackupHead, BackupWriter
 
@@ -178,6 +179,58 @@ def test_a_backup_that_is_cancelled_leaves_no_file_and_no_descriptor(
                 assert await node.propose(b"y") == b"2"
                 assert engine._lent == []
             assert kept(folder) == before
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["a backup", "a snapshot to send"])
+def test_a_node_that_ends_does_not_wait_for_a_state_to_be_written_whole(run, tmp_path: Path, what: str) -> None:
+    """The state has no end: who waits for it never ends."""
+    begun, over = threading.Event(), threading.Event()
+
+    class Endless(Journal):
+        def snapshot(self):
+            while not over.wait(0.001):  # a slow one, that fills no disk
+                yield b"5:piece"
+                begun.set()
+
+    async def main() -> None:
+        cluster = Cluster(tmp_path)
+        (node,) = await cluster.start(0, state_machine=Endless())
+        try:
+            await node.propose(b"x")
+            engine, folder = node._engine, Path(node.directory)
+            before = kept(folder)
+            if what == "a backup":
+                asked = asyncio.ensure_future(node.backup())
+            else:
+                engine._build()
+            assert await engine.loop.run_in_executor(None, begun.wait, PATIENCE)
+            ending = asyncio.ensure_future(kill(node))
+            await asyncio.wait([ending], timeout=PATIENCE)
+            assert ending.done()
+            if what == "a backup":
+                assert isinstance(await error_of(asked), NodeClosed)
+            assert kept(folder) == before
+        finally:
+            over.set()
+            await cluster.close()
+
+    run(main())
+
+
+def test_an_error_of_the_state_machine_is_not_taken_for_the_end_of_the_node(run, tmp_path: Path, monkeypatch) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            node = cluster[0]
+            await node.propose(b"x")
+
+            def refused(*args, **kwargs):
+                raise SnapshotError("the service's own")
+
+            monkeypatch.setattr(node._engine.storage, "write_outgoing", refused)
+            assert isinstance(await error_of(node.backup()), SnapshotError)
+            assert running(node)
 
     run(main())
 

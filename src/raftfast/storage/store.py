@@ -378,7 +378,13 @@ class Storage:
         self._folder.unpin(app)
 
     def write_outgoing(
-        self, head: bytes, app: AppFile | None = None, pieces: Iterable[bytes] | None = None, *, index: int = 0
+        self,
+        head: bytes,
+        app: AppFile | None = None,
+        pieces: Iterable[bytes] | None = None,
+        *,
+        index: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> SnapshotFile:
         """A snapshot to send: node lines, and an app state that is in a file, or is written to one from `pieces`.
 
@@ -389,7 +395,7 @@ class Storage:
             return SnapshotFile(self._folder, head, app)
         if app is not None:
             raise InvariantViolation("an app state comes from a file or from pieces, not from both")
-        written = self.write_app(index, pieces)
+        written = self.write_app(index, pieces, cancelled)
         try:
             return SnapshotFile(self._folder, head, written)
         finally:
