@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -326,6 +327,110 @@ def test_a_backup_that_is_not_whole_gets_no_name(tmp_path):
         if not disk.failed:
             break
     assert not disk.failed
+
+
+NODES_ONLY = b"012345678\n"
+
+
+def begun(path: Path) -> BackupWriter:
+    """A backup of which all but its end is written."""
+    writer = BackupWriter(str(path), BackupHead(1, 1, 1, None, len(NODES_ONLY)))
+    writer.write(NODES_ONLY)
+    return writer
+
+
+def test_two_that_write_the_same_backup_leave_each_other_alone(tmp_path):
+    first, second = begun(tmp_path / "b"), begun(tmp_path / "b")
+    first.finish()
+    first.abandon()
+    with pytest.raises(StorageError, match="File exists"):
+        second.finish()
+    second.abandon()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    BackupFile(str(tmp_path / "b")).close()
+
+
+def test_a_part_that_is_not_its_own_is_left_as_it_is(tmp_path, monkeypatch):
+    """As one is that a killed process left behind, should chance give its name again."""
+    monkeypatch.setattr(secrets, "token_hex", lambda nbytes: "0" * 2 * nbytes)
+    first = begun(tmp_path / "b")
+    with pytest.raises(StorageError, match="File exists"):
+        begun(tmp_path / "b")
+    first.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+class NoHardLinks:
+    """In place of `os.link`: a file system that has none."""
+
+    def __init__(self, number: int, monkeypatch) -> None:
+        self.number = number
+        monkeypatch.setattr(os, "link", self)
+
+    def __call__(self, source: str, target: str) -> None:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("name", ["EPERM", "EOPNOTSUPP", "ENOTSUP", "ENOSYS"])
+def test_a_file_system_without_hard_links_takes_a_backup(tmp_path, monkeypatch, name):
+    NoHardLinks(getattr(errno, name), monkeypatch)
+    writer = begun(tmp_path / "b")
+    assert writer.finish() == (tmp_path / "b").stat().st_size
+    writer.abandon()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    BackupFile(str(tmp_path / "b")).close()
+
+
+def test_without_hard_links_too_a_file_that_came_meanwhile_is_left_as_it_is(tmp_path, monkeypatch):
+    NoHardLinks(errno.EPERM, monkeypatch)
+    writer = begun(tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"another's")
+    with pytest.raises(StorageError, match="File exists"):
+        writer.finish()
+    writer.abandon()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("b", b"another's")]
+
+
+def test_another_error_of_linking_is_told(tmp_path, monkeypatch):
+    NoHardLinks(errno.EIO, monkeypatch)
+    writer = begun(tmp_path / "b")
+    with pytest.raises(StorageError, match="Input/output error"):
+        writer.finish()
+    writer.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_hard_links_each_call_failing_once_leaves_nothing_or_a_whole_backup(tmp_path, monkeypatch):
+    NoHardLinks(errno.EPERM, monkeypatch)
+    renames: list[bool] = []
+
+    class Watched(FailingDisk):
+        def rename(self, source: str, target: str) -> None:
+            renames.append(False)
+            super().rename(source, target)
+            renames[-1] = True
+
+    for fail_at in range(30):
+        disk, writer, finished = Watched(fail_at), None, False
+        try:
+            writer = BackupWriter(str(tmp_path / "b"), BackupHead(1, 1, 1, None, len(NODES_ONLY)), disk)
+            writer.write(NODES_ONLY)
+            writer.finish()
+            finished = True
+        except StorageError:
+            assert disk.failed
+        finally:
+            if writer is not None:
+                writer.abandon()
+        left = [path.name for path in tmp_path.iterdir()]
+        assert left == ["b"] if finished else left in ([], ["b"])
+        if left:
+            BackupFile(str(tmp_path / "b")).close()
+            (tmp_path / "b").unlink()
+        if not disk.failed:
+            break
+    assert not disk.failed
+    assert renames == [False, True, True]  # it failed, then what followed it, then nothing
 
 
 NODE_LINES = node_lines(ClusterState.from_records([record(ME, "master")]))

@@ -6,8 +6,10 @@ for those above.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +28,8 @@ _HEAD = re.compile(
 _LONGEST_HEAD = 200
 _TAIL = re.compile(rb"crc ([0-9a-f]{16})\n")
 _TAIL_BYTES = len("crc 0123456789abcdef\n")
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+"""What `link` answers on file systems that have none: vfat, exFAT, SMB, many of FUSE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,17 @@ class BackupWriter:
         """Raises StorageError, also where `path` is there already."""
         self._disk = disk or Disk()
         self._path = path
-        self._part = f"{path}.part-{os.getpid()}"
+        self._part = ""
+        """The name that it is written under; empty where there is no such file of ours."""
         self._missing = head.total
         self._fd = -1
         if os.path.lexists(path):
             raise StorageError(f"{path} is there already; it was left as it is")
         text = head.encode()
+        part = f"{path}.part-{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            self._fd = self._disk.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._fd = self._disk.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._part = part
             write_all(self._disk, self._fd, text, 0)
         except OSError as error:
             self.abandon()
@@ -117,19 +124,41 @@ class BackupWriter:
             fd, self._fd = self._fd, -1
             self._disk.close(fd)
             BackupFile(self._part, self._disk).close()  # what was written reads right
-            os.link(self._part, self._path)  # unlike a rename it never replaces what came there meanwhile
-            os.unlink(self._part)
+            self._take_name()
             self._disk.fsync_folder(os.path.dirname(os.path.abspath(self._path)))
         except OSError as error:
             raise error_at(self._path, error) from error
         return self._size
+
+    def _take_name(self) -> None:
+        """The part gets its name. What came there meanwhile is never replaced, as it would be by a mere rename."""
+        try:
+            os.link(self._part, self._path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._reserve_and_rename()
+        else:
+            os.unlink(self._part)
+        self._part = ""
+
+    def _reserve_and_rename(self) -> None:
+        """Where there are no hard links: an empty file of ours takes the name first, and only that is replaced."""
+        fd = self._disk.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            self._disk.close(fd)
+            self._disk.rename(self._part, self._path)
+        except OSError:
+            if os.path.lexists(self._part):  # otherwise it was renamed all the same
+                os.unlink(self._path)
+            raise
 
     def abandon(self) -> None:
         """Close and remove what was written of it. Idempotent; nothing happens after `finish`."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._disk.close(fd)
-        if os.path.lexists(self._part):
+        if self._part and os.path.lexists(self._part):
             os.unlink(self._part)
 
 
