@@ -205,16 +205,56 @@ def test_a_line_of_more_than_2_mib_is_refused(nodesconf, kind):
     assert caught.value.lineno == (1 if kind == "node" else 2)
 
 
-def test_a_missing_last_line_end(nodesconf, file):
-    assert nodesconf.parse(MYSELF[:-1]).warnings == ("line 1 has no line end",)
-    conf = nodesconf.parse(MYSELF + b"vars currentEpoch 1")
-    assert (conf.vars, len(conf.warnings)) == ({"currentEpoch": 1}, 1)
-    whole = file().crc()
-    whole.text = whole.text[:-1]
-    assert whole.parse().warnings == ("line 4 has no line end",)
+def test_a_last_node_or_vars_line_without_its_line_end_is_refused(nodesconf):
+    """What is left of it can read well, so that nothing tells it from a whole one: 0-5460 cut to 0-54."""
+    for text, lineno in (
+        (MYSELF[:-1], 1),
+        (node(A, "0-5460", "myself,master")[:-3], 1),
+        (NODES[:-1], 2),
+        (MYSELF + b"vars currentEpoch 1", 2),
+        (MYSELF + b"vars currentTerm 12 lastApplied 42", 2),
+        (MYSELF + b"vars currentTerm 12 lastApplied 42\nvars x 1", 3),
+    ):
+        with pytest.raises(ParseError, match="no line end") as caught:
+            nodesconf.parse(text)
+        assert caught.value.lineno == lineno
+        assert nodesconf.parse(text + b"\n").torn_tail == b""
     for text in (MYSELF[:-1] + b"\0", MYSELF + b"vars currentEpoch 1\0", MYSELF[:-20], MYSELF + b"var", MYSELF + b"lo"):
         with pytest.raises(ParseError):
             nodesconf.parse(text)
+
+
+def test_a_last_crc_line_without_its_line_end_is_taken(file):
+    """It has one length, and shows that what stands before it is whole."""
+    whole = file().crc()
+    whole.text = whole.text[:-1]
+    assert whole.parse().warnings == ("line 4 has no line end",)
+    file().raw(b"crc 0123456789abcdef").refused(4, "CRC mismatch")
+    for size in range(1, 20):
+        cut = file().raw(b"crc 0000000000000000"[:size])
+        with pytest.raises(ParseError):
+            cut.parse()
+
+
+@pytest.mark.parametrize("names", ["currentTerm 12 lastApplied 34 snapshotTerm 3", "currentEpoch 12 lastVoteEpoch 3"])
+def test_no_cut_of_a_whole_file_loads_but_at_a_line_end_or_in_its_log(nodesconf, names):
+    """NODESCONF A: nothing that is torn is forgiven, but what was appended."""
+    text = File(nodesconf, NODES, names)
+    lines_end = len(text.text)
+    if "currentTerm" in names:
+        text.crc()
+        whole_end = len(text.text)
+        text.next_index = 35
+        text.log(b"5 NOOP", b"5 APP - x")
+    for cut in range(1, len(text.text)):
+        if cut < lines_end and text.text[cut - 1 : cut] != b"\n":
+            with pytest.raises(ParseError):
+                nodesconf.parse(text.text[:cut])
+        elif lines_end < cut < whole_end - 1:
+            with pytest.raises(ParseError):
+                nodesconf.parse(text.text[:cut])
+        else:
+            nodesconf.parse(text.text[:cut])
 
 
 # --- vars ---------------------------------------------------------------------------------------------------------

@@ -119,6 +119,9 @@ class Reader:
 
         Only what is appended can be torn: log lines, and a vars line with its crc line. A log line or crc line that
         its checksum proves whole is taken; NULs after it or after a fragment are what a file system leaves behind.
+        A node line, or a vars line that was not appended, may lack more than its line end, and read well all the
+        same (`0-5460` cut to `0-54`): refused. The crc line of a whole file has one length, so nothing of it is
+        missing.
         """
         text, kind = raw.rstrip(b"\0"), _kind(raw)
         if self.pending is not None:
@@ -139,7 +142,9 @@ class Reader:
             self.torn_from = start
         else:
             self._whole_line(raw, start, lineno)
-            if kind != "log":
+            if kind in ("node", "vars"):
+                raise ParseError("no line end: the line may have been cut short")
+            if kind == "crc":
                 self.warnings.append(f"line {lineno} has no line end")
 
     def _may_be_torn(self, text: bytes, kind: str) -> bool:
