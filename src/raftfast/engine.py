@@ -344,10 +344,12 @@ class Engine:
     # ------------------------------------------------------------------ compaction of the file
 
     def _file_has_grown(self) -> bool:
+        """Whether a rewrite gives back enough for what it writes: the state, and a copy of what is not applied."""
         config, storage, raft = self._config, self.storage, self.member.raft
         factor = config.rewrite_factor / _EARLIER if self._room.shortage else config.rewrite_factor
-        limit = max(config.rewrite_min_bytes, factor * storage.state_bytes)
-        return storage.log_bytes > limit and raft.last_applied > storage.stored_index
+        gone, kept = storage.bytes_up_to(raft.last_applied)
+        limit = max(config.rewrite_min_bytes, factor * storage.state_bytes, kept)
+        return gone > limit and raft.last_applied > storage.stored_index
 
     def compact(self, *, moves: bool = True) -> bool:
         """Moves the stored state up to what is applied now: app state first, then one atomic rewrite. Whether begun.

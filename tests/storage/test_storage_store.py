@@ -185,6 +185,35 @@ def test_the_sizes_for_the_rewrite_policy(tmp_path):
     storage.close()
 
 
+def test_what_moving_the_state_gives_back_and_what_it_copies(tmp_path):
+    storage, loaded = Storage.open(tmp_path / "fresh", disk=QuickDisk())
+    assert loaded.conf is None
+    assert storage.bytes_up_to(0) == (0, 0)
+    storage.close()
+    storage = filled(tmp_path, 3)
+    sizes = [0]
+    sizes += [len(nodesconf.log_line(index, line(1, f"e{index}"))) for index in (1, 2, 3)]
+    assert [storage.bytes_up_to(index) for index in range(5)] == [
+        (0, 0),
+        (sizes[1], sizes[2] + sizes[3]),
+        (sizes[1] + sizes[2], sizes[3]),
+        (sum(sizes), 0),
+        (sum(sizes), 0),  # the disk is behind what is applied
+    ]
+    storage.append(HardState(2, OTHER_ID), None, 4, [line(2, "e4")])
+    gone, kept = storage.bytes_up_to(3)
+    assert kept == len(nodesconf.log_line(4, line(2, "e4")))
+    assert gone + kept == storage.log_bytes  # a term and a vote among the lines are copied by no rewrite
+    state_bytes, size = storage.state_bytes, (tmp_path / "nodes.conf").stat().st_size
+    storage.rewrite(state_of(3), 3)
+    assert (tmp_path / "nodes.conf").stat().st_size == size - gone + storage.state_bytes - state_bytes
+    assert storage.bytes_up_to(3) == (0, 0)
+    assert storage.bytes_up_to(4) == (kept, 0)
+    storage.append(None, 4, 4, [])
+    assert storage.bytes_up_to(4) == (0, 0)
+    storage.close()
+
+
 BAD_APPENDS = {
     "a term that goes back": (HardState(0, None), None, 4, []),
     "another vote in the term": (HardState(1, OTHER_ID), None, 4, []),

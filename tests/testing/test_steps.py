@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from raftfast.errors import NodeClosed, StorageError
 from raftfast.member import Member
 from raftfast.member.neighbours import Neighbours
 from raftfast.testing import CALM, Faults, SimulatedNode, Simulation, SimulationFailure
+from raftfast.testing.disk import SimulatedDisk
 from raftfast.testing.workload import Operation
 
 SETTINGS = Config(node_timeout=1.0, max_append_bytes=1, max_inflight=1, disk_reserve_bytes=2000)
@@ -94,6 +97,32 @@ def test_a_node_whose_disk_fails_ends_and_tells_who_waits() -> None:
     assert operation.state == "done" or isinstance(operation.error, NodeClosed)
     follower.start()
     simulation.converge()
+
+
+def test_what_is_not_committed_is_not_copied_with_each_entry_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = 0
+    rewrite = SimulatedDisk.rewrite
+
+    def counting(disk: SimulatedDisk, *args: Any) -> None:
+        nonlocal copied
+        rewrite(disk, *args)
+        copied += len(disk.lines) if disk is leader.disk else 0
+
+    simulation = Simulation(1, 2, config=replace(SETTINGS, rewrite_min_bytes=1000, rewrite_factor=0.1))
+    simulation.form()
+    leader = next(node for node in simulation.nodes if leads(node))
+    monkeypatch.setattr(SimulatedDisk, "rewrite", counting)
+    for node in simulation.nodes:
+        node.slow_disk(1.0 if node is leader else 50.0)
+    assert leader.member is not None
+    raft = leader.member.raft
+    writes = [simulation.propose(leader, b"r0 " + b"x" * 100) for _ in range(300)]
+    for _ in range(100):
+        applied = raft.last_applied
+        writes.append(simulation.propose(leader, b"r0 y"))
+        wait(simulation, lambda: raft.last_applied > applied)  # noqa: B023
+    assert raft.log.last_index - raft.last_applied > 100
+    assert copied <= len(writes)
 
 
 def fill(simulation: Simulation, leader: SimulatedNode) -> list[Operation]:

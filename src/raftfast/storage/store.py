@@ -196,6 +196,18 @@ class Storage:
             return 0
         return self._conf.head_bytes + (0 if self._stored.app is None else self._stored.app.length)
 
+    def bytes_up_to(self, index: int) -> tuple[int, int]:
+        """What of the log moving S to `index` gives back, and what it copies. For any thread: a guess while another one
+        appends or cuts."""
+        conf = self._conf
+        if conf is None or index < conf.first_index:
+            return 0, 0
+        try:
+            end = conf.starts[index + 1 - conf.first_index]
+        except IndexError:  # nothing follows it; the disk thread may have cut it off just now
+            end = conf.size
+        return max(0, end - conf.head_bytes), max(0, conf.size - end)
+
     @property
     def rewrite_bytes(self) -> int:
         """Bytes that moving S may take before it gives any back: a state that grew by all that the log says."""

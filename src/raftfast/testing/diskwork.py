@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..consensus import Standing
 from ..errors import StorageError
-from ..member import Capture, Orders, Rewrite, StoreJob, join_jobs
+from ..member import Capture, Member, Orders, Rewrite, StoreJob, join_jobs
 from ..reserve import Reserve
 from ..storage import Storage
 
@@ -99,10 +99,19 @@ class DiskWork:
             node.simulation.checks.hard_state_stored(node)
         member.stored(job.ticket, node.clock())
         self._start()
-        config, disk = node.simulation.config, node.disk
-        state_bytes = 300 * len(member.state.nodes) + sum(map(len, disk.apps.values()))
-        if disk.log_bytes > max(config.rewrite_min_bytes, config.rewrite_factor * state_bytes):
+        if self._file_has_grown(member):
             self.compact()
+
+    def _file_has_grown(self, member: Member) -> bool:
+        """Whether a rewrite gives back enough for what it writes, as in the engine."""
+        config, disk = self._node.simulation.config, self._node.disk
+        state_bytes = 300 * len(member.state.nodes) + sum(map(len, disk.apps.values()))
+        limit = max(config.rewrite_min_bytes, config.rewrite_factor * state_bytes)
+        if disk.log_bytes <= limit:  # cheaper, and no line has to be looked at
+            return False
+        applied = max(0, member.raft.last_applied - disk.stored_index)
+        gone, kept = (sum(map(len, lines)) for lines in (disk.lines[:applied], disk.lines[applied:]))
+        return gone > max(limit, kept)
 
     def _rewritten(self, rewrite: Rewrite, life: int | None) -> None:
         node, member = self._node, self._node.member
