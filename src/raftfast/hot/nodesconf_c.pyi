@@ -1,9 +1,14 @@
 from collections.abc import Sequence
 
 from ..errors import ParseError as ParseError
-from ..records import Address, NodeRecord, NodesConf
+from ..records import Address as Address
+from ..records import NodeRecord as NodeRecord
+from ..records import NodesConf as NodesConf
 
 __all__ = [
+    "Address",
+    "NodeRecord",
+    "NodesConf",
     "ParseError",
     "appended_vars",
     "crc64",

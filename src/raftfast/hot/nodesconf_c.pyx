@@ -20,16 +20,21 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 
 from collections.abc import Sequence
 
-from ..config import BUS_PORT_OFFSET
+from ..config import BUS_PORT_OFFSET as _BUS_PORT_OFFSET
 from ..errors import ParseError
-from ..messages import ENTRY_TYPES
-from ..records import NodeRecord, NodesConf
+from ..messages import ENTRY_TYPES as _ENTRY_TYPES
+from ..records import Address, NodeRecord, NodesConf
 from .nodesconf_file import Reader, written
-from .nodesconf_lines import check_u64, flags_column, flags_of, format_address, parse_address, vars_line
+from .nodesconf_lines import check_u64, format_address, parse_address, vars_line
+from .nodesconf_lines import flags_column as _flags_column
+from .nodesconf_lines import flags_of as _flags_of
 from .nodesconf_lines import format_node_line as _format_any_node_line
 from .nodesconf_lines import parse_node_line as _parse_any_node_line
 
 __all__ = [
+    "Address",
+    "NodeRecord",
+    "NodesConf",
     "ParseError",
     "appended_vars",
     "crc64",
@@ -138,7 +143,7 @@ def format_node_line(node: NodeRecord) -> bytes:
 
 # --- log lines ----------------------------------------------------------------------------------------------------
 
-cdef tuple TYPES = tuple(sorted(ENTRY_TYPES))  # owns the bytes that TYPE_AT points to
+cdef tuple TYPES = tuple(sorted(_ENTRY_TYPES))  # owns the bytes that TYPE_AT points to
 cdef const char *TYPE_AT[MAX_TYPES]
 cdef Py_ssize_t TYPE_SIZE[MAX_TYPES]
 cdef int TYPE_COUNT = len(TYPES)

@@ -3,7 +3,7 @@
 # Floor 1; included by nodesconf_c.pyx. Never in it: an error. What is unusual or wrong is left alone, and the rules that
 # both twins share (nodesconf_lines) say what it is.
 
-cdef uint64_t PORT_OFFSET = BUS_PORT_OFFSET
+cdef uint64_t PORT_OFFSET = _BUS_PORT_OFFSET
 
 cdef enum:
     SHARD_ID
@@ -219,10 +219,10 @@ cdef Column *new_column(Cursor run) except? NULL:
         return NULL
     text = PyBytes_FromStringAndSize(<const char *>run.at, run.end - run.at)
     try:
-        flags = flags_of(text)
+        flags = _flags_of(text)
     except ParseError:
         return NULL
-    if flags_column(flags).encode() != text or COLUMN_COUNT == MAX_COLUMNS:
+    if _flags_column(flags).encode() != text or COLUMN_COUNT == MAX_COLUMNS:
         return NULL  # full by now: what ran since it was looked at may have been another thread's reading
     column = &COLUMNS[COLUMN_COUNT]
     memcpy(column.text, run.at, run.end - run.at)

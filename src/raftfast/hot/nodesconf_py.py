@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import ParseError
-from ..records import NodesConf
+from ..records import Address, NodeRecord, NodesConf
 from .nodesconf_file import Reader, written
 from .nodesconf_lines import (
     check_u64,
@@ -21,6 +21,9 @@ from .nodesconf_lines import (
 )
 
 __all__ = [
+    "Address",
+    "NodeRecord",
+    "NodesConf",
     "ParseError",
     "appended_vars",
     "crc64",

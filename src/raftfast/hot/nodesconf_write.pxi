@@ -17,7 +17,7 @@ cdef object flags_text(object flags):
     try:
         text = FLAGS_TEXT.get(flags)
         if text is None:
-            text = flags_column(flags)
+            text = _flags_column(flags)
             if len(FLAGS_TEXT) < 256:
                 FLAGS_TEXT[flags] = text
     except (ParseError, TypeError):

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, final
 
 from ..errors import ProtocolError
+from ..messages import ENTRY_TYPES as _ENTRY_TYPES
+from ..messages import MAX_ENTRY_BYTES as _MAX_ENTRY_BYTES
 from ..messages import (
-    ENTRY_TYPES,
-    MAX_ENTRY_BYTES,
     AddMe,
     AppendEntries,
     AppendEntriesAck,
@@ -330,7 +330,7 @@ def _kept_entry(entry: bytes) -> bytes | None:
     """`<TYPE>[ <data>]` as it is kept: the type in upper case, no blank after it without data. None: unknown type."""
     kind, _, data = entry.partition(b" ")
     kind = kind.upper()
-    if kind not in ENTRY_TYPES:
+    if kind not in _ENTRY_TYPES:
         return None
     return kind + b" " + data if data else kind
 
@@ -345,8 +345,8 @@ def _read_entry(form: _Form, entry: bytes | None, body: bytes | None) -> bytes:
         raise form.error("entry is missing")
     if body is not None:
         raise form.error("a second line")
-    if len(entry) > MAX_ENTRY_BYTES:
-        raise form.error(f"entry is longer than {MAX_ENTRY_BYTES} bytes")
+    if len(entry) > _MAX_ENTRY_BYTES:
+        raise form.error(f"entry is longer than {_MAX_ENTRY_BYTES} bytes")
     kept = _kept_entry(entry)
     if kept is None:
         raise form.error("entry has an unknown type")
@@ -357,8 +357,8 @@ def _read_entry(form: _Form, entry: bytes | None, body: bytes | None) -> bytes:
 
 
 def _check_entry(form: _Form, entry: bytes) -> None:
-    if len(entry) > MAX_ENTRY_BYTES:
-        raise form.error(f"entry is longer than {MAX_ENTRY_BYTES} bytes")
+    if len(entry) > _MAX_ENTRY_BYTES:
+        raise form.error(f"entry is longer than {_MAX_ENTRY_BYTES} bytes")
     if b"\n" in entry:
         raise form.error("entry holds a newline")
     kept = _kept_entry(entry)
@@ -429,15 +429,15 @@ def _read_lines(
     terms = []
     token, term = None, least
     for position, line in enumerate(lines):
-        if len(line) > MAX_ENTRY_BYTES:
-            raise form.error(f"entry {position} is longer than {MAX_ENTRY_BYTES} bytes")
+        if len(line) > _MAX_ENTRY_BYTES:
+            raise form.error(f"entry {position} is longer than {_MAX_ENTRY_BYTES} bytes")
         parts = line.split(b" ", 2)
         if len(parts) < 2:
             raise form.error(f"entry {position} is not a term and a type")
         if parts[0] != token:
             token = parts[0]
             term = _read_term(form, position, token, term, most)
-        if parts[1] not in ENTRY_TYPES or (len(parts) == 3 and not parts[2]):
+        if parts[1] not in _ENTRY_TYPES or (len(parts) == 3 and not parts[2]):
             kept = _kept_entry(line[len(token) + 1 :])
             if kept is None:
                 raise form.error(f"entry {position} has an unknown type")
@@ -490,8 +490,8 @@ def _check_lines(form: _Form, terms: Sequence[object], lines: Sequence[object], 
     for position, (term, line) in enumerate(zip(terms, lines, strict=True)):
         if type(line) is not bytes:
             raise form.error(f"entry {position} is not bytes")
-        if len(line) > MAX_ENTRY_BYTES:
-            raise form.error(f"entry {position} is longer than {MAX_ENTRY_BYTES} bytes")
+        if len(line) > _MAX_ENTRY_BYTES:
+            raise form.error(f"entry {position} is longer than {_MAX_ENTRY_BYTES} bytes")
         if type(term) is not int or not 0 <= term <= _MOST_NUMBER:
             raise form.error(f"the term of entry {position} {_NUMBER.wrong}")
         if term != least:
@@ -502,7 +502,7 @@ def _check_lines(form: _Form, terms: Sequence[object], lines: Sequence[object], 
         if b"\n" in line:
             raise form.error(f"entry {position} holds a newline")
         parts = line.split(b" ", 2)
-        if parts[1] not in ENTRY_TYPES or (len(parts) == 3 and not parts[2]):
+        if parts[1] not in _ENTRY_TYPES or (len(parts) == 3 and not parts[2]):
             if _kept_entry(line[len(prefix) :]) is None:
                 raise form.error(f"entry {position} has an unknown type")
             raise form.error(f"entry {position} is not in the form in which it is kept")
