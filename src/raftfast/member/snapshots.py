@@ -40,7 +40,7 @@ class Snapshots:
         self._member = member
         self._out = Transfers(member.config)
         self._tail_factor = 1
-        self._in = Incoming()
+        self._in = Incoming(member.config)
         self._in_begun = False
         self._state: ClusterState | None = None
         self._asked_meanwhile: tuple[int, InstallSnapshot | SnapshotPiece] | None = None
@@ -256,11 +256,11 @@ class Snapshots:
             self._in.begin(name, info.node_id or "", info.link)
         self._in.link = info.link
         write = self._in.take(piece, not self._in_begun)
-        if write is None:
-            self._answer_piece(info.link, piece, self._in.ordered, now)
-        else:
+        if write is not None:
             self._in_begun = True
             self._member.orders.piece_writes.append(write)
+        elif not self._in.is_full:  # answered by the next write: till then each answer would have a window sent in vain
+            self._answer_piece(info.link, piece, self._in.ordered, now)
 
     def _answer_piece(self, link: int, piece: SnapshotPiece, next_offset: int, now: float) -> None:
         ack = SnapshotAck(self._member.raft.current_term, piece.last_included_index, next_offset)
@@ -269,7 +269,7 @@ class Snapshots:
     def piece_written(self, name: tuple[str, int, int, int, int], next_offset: int, now: float) -> None:
         """A piece, not the last one, is written."""
         if name == self._in.name:
-            self._in.written = next_offset
+            self._in.wrote(next_offset)
             ack = SnapshotAck(self._member.raft.current_term, name[2], next_offset)
             self._member.links.reply(self._in.link, ack, now)
 
