@@ -219,6 +219,22 @@ def test_a_damaged_file_is_refused_alike_by_who_looks_and_by_who_recovers(tmp_pa
     assert list(tmp_path.glob("nodes.conf.copy-*")) == []
 
 
+def test_what_no_node_starts_on_is_refused_alike_too(tmp_path):
+    survivor(tmp_path)
+    file = tmp_path / "nodes.conf"
+    sound = file.read_bytes()
+    stored = b"".join(sound.splitlines(keepends=True)[:4])  # node lines and vars
+    no_term = stored.replace(b" snapshotTerm 2", b"")
+    in_handshake = stored.replace(b" master ", b" master,handshake ")
+    for data, reason in ((no_term, "lastApplied without snapshotTerm"), (in_handshake, "is in handshake")):
+        file.write_bytes(data)
+        for call in (plan_of_folder, recover):
+            with pytest.raises(StorageError, match=rf"nodes\.conf: .*{reason}"):
+                call(str(tmp_path))
+        assert file.read_bytes() == data
+    assert list(tmp_path.glob("nodes.conf.copy-*")) == []
+
+
 def test_a_repair_with_each_call_failing_once_leaves_the_old_file_or_the_repaired_one(tmp_path):
     for fail_at in range(60):
         folder = tmp_path / str(fail_at)

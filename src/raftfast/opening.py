@@ -9,6 +9,8 @@ from .cluster.sessions import Sessions
 from .cluster.snapshot import split_sessions
 from .config import Config
 from .errors import SnapshotError, StorageError
+from .member import Origin
+from .records import Address, NodesConf
 from .statemachine import StateMachine
 from .storage import AppFile, Loaded, Storage
 
@@ -21,12 +23,20 @@ def open_folder(directory: str, state_machine: StateMachine | None, config: Conf
     Raises StorageError: the folder is locked, damaged or not writable, or the state machine refuses what is stored.
     Nothing has changed then, and the folder is free again.
     """
-    storage, loaded = Storage.open(directory)
+    storage, loaded = Storage.open(directory, check=lambda conf: _check(directory, conf))
     try:
         return storage, loaded, _restored(storage, loaded, state_machine, config)
     except BaseException:
         storage.close()
         raise
+
+
+def _check(directory: str, conf: NodesConf) -> None:
+    """Raises StorageError for a file that says what no node can be: nothing of it has been rewritten yet."""
+    try:
+        Origin.of_file(conf, Address("", 0, 0, "", {}))  # what it announces plays no part
+    except StorageError as error:
+        raise StorageError(f"{directory}: {error}; the file was left as it is") from error
 
 
 def _restored(storage: Storage, loaded: Loaded, state_machine: StateMachine | None, config: Config) -> Sessions:

@@ -21,7 +21,7 @@ from .errors import ParseError, SnapshotError, StorageError
 from .hot import nodesconf
 from .member import Identity, Origin
 from .records import Address, HardState, NodesConf
-from .storage import CONF_NAME, LOCK_NAME, BackupFile, Disk, Storage, StoredState, copy_aside
+from .storage import CONF_NAME, LOCK_NAME, BackupFile, Disk, Storage, StoredState, copy_aside, refusal_of
 from .storage.disk import error_at
 
 __all__ = ["Recovery", "Restored", "plan_of_folder", "plan_recovery", "recover", "restore"]
@@ -173,11 +173,14 @@ def plan_of_folder(directory: str) -> tuple[Recovery, bytes]:
     try:
         with open(path, "rb") as file:
             data = file.read()
-        return plan_recovery(nodesconf.parse(data)), data
+        conf = nodesconf.parse(data)
     except OSError as error:
         raise error_at(path, error) from error
     except ParseError as error:
         raise StorageError(f"{path}: {error}; a damaged file can't be recovered from") from error
+    if refusal := refusal_of(conf):
+        raise StorageError(f"{path}: {refusal}")
+    return plan_recovery(conf), data
 
 
 def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
@@ -191,7 +194,7 @@ def recover(directory: str, disk: Disk | None = None) -> tuple[Recovery, str]:
     """
     disk = disk or Disk()
     _, before = plan_of_folder(directory)  # before anything is opened for writing
-    storage, loaded = Storage.open(directory, disk=disk)
+    storage, loaded = Storage.open(directory, disk=disk, check=plan_recovery)
     try:
         if loaded.conf is None or loaded.stored is None:
             raise StorageError(f"{storage.path} is empty")

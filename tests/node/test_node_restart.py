@@ -359,6 +359,44 @@ def test_a_damaged_folder_is_refused_and_nothing_of_it_is_changed(run, tmp_path:
     run(main())
 
 
+def lines_of(more: str = "", other: str = "", entry: bytes = b"", state: str = "lastApplied 5 snapshotTerm 2") -> bytes:
+    """A `nodes.conf`, without checksums as one is that was edited by hand. `more` is of the node's own flags."""
+    me, peer = "a" * 40, "b" * 40
+    address = "127.0.0.1:7000@17000,,tls-port=0"
+    text = f"{me} {address},shard-id={me} myself,{more or 'master -'} 0 0 0 connected\n"
+    text += f"{peer} {other or f'{address},shard-id={peer} master'} - 0 0 0 connected\n"
+    return f"{text}vars currentTerm 3 {state}\n".encode() + entry
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (lines_of(other="127.0.0.1:1@2,,tls-port=0 master"), "lacks its shard-id"),
+        (lines_of(more="slave -"), "does not fit its primary"),
+        (lines_of(more="slave " + "a" * 40), "no primary here"),
+        (lines_of(other=f"127.0.0.1:1@2,,shard-id={'b' * 40} master,handshake"), "in handshake, no member"),
+        (lines_of(more="handshake,master -"), "in handshake"),
+        (lines_of(entry=nodesconf.log_line(1, b"1 NODE_JOIN x y voter"), state="lastApplied 0"), "entry at index 1"),
+        (lines_of(state="lastApplied 5"), "lastApplied without snapshotTerm"),
+        (lines_of(state="lastApplied 18446744073709551615 snapshotTerm 2"), "no room for a log"),
+    ],
+)
+def test_what_is_refused_is_refused_at_every_start(run, tmp_path: Path, data: bytes, reason: str) -> None:
+    """A rewrite at the first start would leave out what the second one should refuse."""
+    (tmp_path / "nodes.conf").write_bytes(data)
+
+    async def main() -> None:
+        for _ in range(2):
+            error = await error_of(Node(tmp_path, bus_port=0, state_machine=Journal(), config=CONFIG).start())
+            assert isinstance(error, StorageError), error
+            assert reason in str(error)
+            assert str(tmp_path) in str(error)
+            assert str(error).endswith("; the file was left as it is")
+            assert (tmp_path / "nodes.conf").read_bytes() == data
+
+    run(main())
+
+
 def test_a_state_that_the_state_machine_refuses_is_refused(run, tmp_path: Path) -> None:
     class Other(Journal):
         def restore(self, pieces) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from storage_disks import (
 
 from raftfast.errors import InvariantViolation, ParseError, SnapshotError, StorageError
 from raftfast.hot import nodesconf
-from raftfast.records import HardState
+from raftfast.records import HardState, NodeRecord, NodesConf
 from raftfast.storage import AppFile, Storage, StoredState, app_of, inspect
 from raftfast.storage.disk import Disk
 from raftfast.storage.folder import Folder
@@ -606,6 +607,61 @@ def test_a_gossip_file_is_refused_and_says_what_to_do(tmp_path):
 def test_a_file_without_a_term_is_refused(tmp_path):
     (tmp_path / "nodes.conf").write_bytes(nodesconf.format_node_line(NODES[0]) + b"\n")
     refused(tmp_path, "no currentTerm")
+
+
+def file_of(*nodes: NodeRecord, state: str = "lastApplied 5 snapshotTerm 2") -> bytes:
+    lines = b"".join(nodesconf.format_node_line(record) + b"\n" for record in nodes or NODES)
+    return lines + f"vars currentTerm 3 {state}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (file_of(NODES[0], node(OTHER_ID, "master", "handshake")), f"node {OTHER_ID} is in handshake, no member"),
+        (
+            file_of(replace(NODES[0], flags=("myself", "slave"), primary_id=OTHER_ID), node(OTHER_ID, "handshake")),
+            f"node {OTHER_ID} is in handshake, no member",
+        ),
+        (file_of(state="lastApplied 5"), "lastApplied without snapshotTerm: the term of the stored state is not known"),
+        (file_of(state="lastApplied 18446744073709551615 snapshotTerm 2"), "lastApplied 1844.* no room for a log"),
+        (file_of(state="lastApplied 9223372036854775808 snapshotTerm 2"), "lastApplied 9223.* no room for a log"),
+    ],
+)
+def test_a_file_that_says_too_little_or_that_a_rewrite_would_change_is_refused(tmp_path, data, reason):
+    (tmp_path / "nodes.conf").write_bytes(data)
+    for _ in range(2):
+        refused(tmp_path, rf"nodes\.conf: {reason}.*; the file was left as it is")
+    assert inspect(tmp_path / "nodes.conf").vars["currentTerm"] == 3  # to be read all the same
+
+
+@pytest.mark.parametrize("state", ["lastApplied 9223372036854775807 snapshotTerm 2", "lastApplied 0", ""])
+def test_what_is_just_not_refused(tmp_path, state):
+    (tmp_path / "nodes.conf").write_bytes(file_of(state=state))
+    assert facts_of(tmp_path) is not None
+
+
+@pytest.mark.parametrize("name", ["06_raft_torn_last_line", "x11_raft_zero_checksums", "x14_raft_no_final_newline"])
+def test_a_file_of_a_server_that_stores_no_snapshot_term_can_be_read_and_is_not_started_on(tmp_path, name):
+    (tmp_path / "nodes.conf").write_bytes((VECTORS / f"{name}.conf").read_bytes())
+    assert inspect(tmp_path / "nodes.conf").vars["lastApplied"] == 42
+    refused(tmp_path, "lastApplied without snapshotTerm")
+
+
+def test_who_opens_can_refuse_before_anything_is_written(tmp_path):
+    filled(tmp_path, 2).close()
+    with open(tmp_path / "nodes.conf", "ab") as file:
+        file.write(b"log 0123")  # what a rewrite would drop
+    before = folder_bytes(tmp_path)
+
+    def check(conf: NodesConf) -> None:
+        assert [index for index, _, _ in conf.entries] == [1, 2]
+        assert folder_bytes(tmp_path) == before
+        raise KeyError("not mine")
+
+    with pytest.raises(KeyError, match="not mine"):
+        Storage.open(tmp_path, disk=QuickDisk(), check=check)
+    assert folder_bytes(tmp_path) == before
+    assert facts_of(tmp_path) is not None  # the lock is free
 
 
 def test_a_file_of_blank_lines_is_refused_and_an_empty_one_is_fresh(tmp_path):

@@ -144,7 +144,10 @@ def _only_keeps_the_id(myself: NodeRecord, conf: NodesConf) -> bool:
 def _founder_shard(conf: NodesConf) -> str | None:
     """The cluster id, where the file does not name it yet: the shard id in the founder's self-join (PROTOCOL 9)."""
     for index, _, line in conf.entries[:1]:
-        entry = parse_line(line)[1]
+        try:
+            entry = parse_line(line)[1]
+        except EntryError as error:
+            raise StorageError(f"nodes.conf: the entry at index {index}: {error}") from error
         if index == 1 and isinstance(entry, NodeJoin) and entry.voter:
             return nodesconf.parse_address(entry.address).aux.get("shard-id")
     return None

@@ -7,7 +7,7 @@ taken, `backup` and `repair` the tools' part, `disk` the system calls.
 from __future__ import annotations
 
 from .backup import BackupFile, BackupHead, BackupWriter, is_backup
-from .conffile import StoredState, app_of, inspect
+from .conffile import StoredState, app_of, inspect, refusal_of
 from .disk import Disk
 from .folder import CONF_NAME, LOCK_NAME, AppFile, check_app
 from .repair import Repair, copy_aside, repair_tail
@@ -33,5 +33,6 @@ __all__ = [
     "copy_aside",
     "inspect",
     "is_backup",
+    "refusal_of",
     "repair_tail",
 ]

@@ -19,7 +19,7 @@ from ..records import HardState, NodeRecord, NodesConf
 from .disk import PIECE_BYTES, Disk, error_at, read_exactly, write_all
 from .folder import AppFile
 
-__all__ = ["ConfFile", "StoredState", "app_of", "batches", "head_of", "inspect", "stored_in"]
+__all__ = ["ConfFile", "StoredState", "app_of", "batches", "head_of", "inspect", "refusal_of", "stored_in"]
 
 _OWN_VARS = frozenset(
     {
@@ -27,6 +27,9 @@ _OWN_VARS = frozenset(
         "clusterId", "joining", "appSnapshot", "appLength", "appCrc",
     }
 )  # fmt: skip
+
+_MOST_INDEX = (1 << 63) - 1
+"""What S may be at most when a node starts: half of what an index can be is left for the log behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,29 @@ def app_of(conf: NodesConf) -> AppFile | None:
     if "appSnapshot" not in conf.vars:
         return None
     return AppFile(str(conf.vars["appSnapshot"]), int(conf.vars["appLength"]), int(str(conf.vars["appCrc"]), 16))
+
+
+def refusal_of(conf: NodesConf) -> str:
+    """Why no node can start on a file that parses; empty where one can, as far as the text alone tells.
+
+    It says too little, or what a rewrite would drop. Asked before anything is written.
+    """
+    if "currentTerm" not in conf.vars:
+        if "currentEpoch" in conf.vars:
+            return (
+                "it is the file of a gossip cluster, which can't be taken over: start in an empty folder (or move the "
+                "file away) and MEET the new node into the Raft cluster"
+            )
+        return "no currentTerm: term and vote are not known"
+    last_applied = int(conf.vars.get("lastApplied", 0))
+    if last_applied > 0 and "snapshotTerm" not in conf.vars:
+        return "lastApplied without snapshotTerm: the term of the stored state is not known"
+    if last_applied > _MOST_INDEX:
+        return f"lastApplied {last_applied} leaves no room for a log: no cluster gets there"
+    for node in conf.nodes:
+        if "handshake" in node.flags and "myself" not in node.flags:
+            return f"node {node.id} is in handshake, no member"
+    return ""
 
 
 def stored_in(conf: NodesConf) -> StoredState:

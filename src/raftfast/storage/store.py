@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ..errors import InvariantViolation, ParseError, StorageError
 from ..hot import nodesconf
 from ..records import HardState, NodesConf
-from .conffile import ConfFile, StoredState, batches, head_of, stored_in
+from .conffile import ConfFile, StoredState, batches, head_of, refusal_of, stored_in
 from .disk import Disk, error_at, read_exactly, write_all
 from .folder import CONF_NAME, LOCK_NAME, AppFile, Folder, check_app
 from .snapshots import IncomingSnapshot, SnapshotFile
@@ -77,18 +77,26 @@ class Storage:
 
     @classmethod
     def open(
-        cls, directory: str | os.PathLike[str], *, name: str = CONF_NAME, disk: Disk | None = None
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        name: str = CONF_NAME,
+        disk: Disk | None = None,
+        check: Callable[[NodesConf], object] = lambda conf: None,
     ) -> tuple[Storage, Loaded]:
         """Lock and load a folder, made where it is absent; then the file is rewritten whole, once, if there was one.
 
+        `check` gets what the file says before it is rewritten, and may refuse it: what it raises passes through.
+
         **Raises** StorageError: the folder is in use, can't be written, or is damaged (file, line and reason are
-        named), or its file is a gossip cluster's. Nothing is changed then, but that folder and lock file were made.
+        named), or no node starts on its file (`refusal_of`). Nothing is changed then, nor where `check` raises, but
+        that folder and lock file were made.
         """
         if not name or "/" in name or name in (".", "..", LOCK_NAME) or name.startswith("app-"):
             raise StorageError(f"{name!r} can't be the name of the node's file")
         storage = cls(Folder(directory, disk), name)
         try:
-            return storage, storage._load()
+            return storage, storage._load(check)
         except OSError as error:
             storage.close()
             raise error_at(storage.path, error) from error
@@ -115,7 +123,7 @@ class Storage:
         finally:
             self._folder.close()
 
-    def _load(self) -> Loaded:
+    def _load(self, check: Callable[[NodesConf], object]) -> Loaded:
         """Read, check, and fold the file. It is locked too, for a server that knows no `raftfast.lock`."""
         fd = self._fresh_fd = self._open_or_make()
         if not self._disk.is_regular(fd):
@@ -128,6 +136,7 @@ class Storage:
         conf, stored = self._parse(data)
         if stored.app is not None:
             check_app(self._folder.path, stored.app, self._disk)
+        check(conf)
         self._stored = stored
         voted_for = conf.vars.get("votedFor")
         self._hard = HardState(int(conf.vars["currentTerm"]), None if voted_for is None else str(voted_for))
@@ -156,16 +165,11 @@ class Storage:
     def _parse(self, data: bytes) -> tuple[NodesConf, StoredState]:
         try:
             conf = nodesconf.parse(data)
-            if "currentTerm" in conf.vars:
-                return conf, stored_in(conf)
         except ParseError as error:
             raise StorageError(f"{self.path}: {error}; the file was left as it is") from error
-        if "currentEpoch" in conf.vars:
-            raise StorageError(
-                f"{self.path} is the file of a gossip cluster, which can't be taken over: start in an empty folder (or "
-                "move the file away) and MEET the new node into the Raft cluster"
-            )
-        raise StorageError(f"{self.path}: no currentTerm: term and vote are not known; the file was left as it is")
+        if refusal := refusal_of(conf):
+            raise StorageError(f"{self.path}: {refusal}; the file was left as it is")
+        return conf, stored_in(conf)
 
     # What there is.
 
