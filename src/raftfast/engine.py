@@ -394,7 +394,7 @@ class Engine:
         if orders.install is not None:
             self._install(orders.install)
         for handle in orders.release:
-            self._submit(self._piece_worker, handle.close, lambda _: None)
+            self.take_back(handle)
 
     def _build(self) -> None:
         member = self.member
@@ -406,14 +406,16 @@ class Engine:
         def built(file: SnapshotFile) -> None:
             old = member.snapshots.built(capture, file.total, file)
             if old is not None:
-                self._submit(self._piece_worker, old.close, lambda _: None)
+                self.take_back(old)
 
         self._submit_state(lambda: self._write_snapshot(capture), built)
 
     def _write_snapshot(self, capture: Capture) -> SnapshotFile:
-        return self.storage.write_outgoing(
+        file = self.storage.write_outgoing(
             capture.node_lines, pieces=capture.app_pieces, index=capture.index, cancelled=lambda: self._stopped
         )
+        self._lent.append(file)  # already here: our end closes it also where nobody waits for it any more
+        return file
 
     async def lend_snapshot(self) -> tuple[Capture, SnapshotFile]:
         """The state as of what is applied now, written to a file that is kept until `take_back`, or the node's end.
@@ -427,14 +429,8 @@ class Engine:
         if self._room.shortage:
             raise StorageError(self._room.shortage)
         capture = self.member.capture()
-
-        def write() -> SnapshotFile:
-            file = self._write_snapshot(capture)
-            self._lent.append(file)  # already here: our end closes it also where nobody waits for it any more
-            return file
-
         self._states_begun += 1
-        writing = self._state_worker.submit(write)
+        writing = self._state_worker.submit(self._write_snapshot, capture)
         try:
             return capture, await asyncio.wrap_future(writing)
         except SnapshotError:
@@ -459,7 +455,7 @@ class Engine:
         return await self.loop.run_in_executor(self._piece_worker, file.read, offset, size)
 
     def take_back(self, file: SnapshotFile) -> None:
-        """A snapshot that was lent is read no more: its file goes."""
+        """A snapshot, lent or to be sent, is read no more: its file goes."""
         if file in self._lent and not self._stopped:
             self._lent.remove(file)
             self._submit(self._piece_worker, file.close, lambda _: None)

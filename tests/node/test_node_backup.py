@@ -219,6 +219,30 @@ def test_a_node_that_ends_does_not_wait_for_a_state_to_be_written_whole(run, tmp
     run(main())
 
 
+@pytest.mark.parametrize("how", ["close", "abort", "failure"])
+def test_a_snapshot_to_send_ends_with_the_node(run_on_both, tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1) as cluster:
+            node = cluster[0]
+            engine, folder = node._engine, Path(node.directory)
+            outgoing = engine.member.snapshots._out
+            for command in (b"x", b"y"):  # the second snapshot takes the first one's place
+                await node.propose(command)
+                before = outgoing.source
+                engine._build()
+                await cluster.until(lambda before=before: outgoing.source is not before, "it is written")
+            assert [file.total for file in engine._lent] == [outgoing.source.total]
+            if how == "failure":
+                engine.fail(StorageError("a disk"))
+            await (node.abort() if how == "abort" else node.close())
+            apps, opened = kept(folder)
+            conf = (folder / "nodes.conf").read_bytes()
+            assert opened == []
+            assert all(name.encode() in conf for name in apps)
+
+    run_on_both(main())
+
+
 def test_an_error_of_the_state_machine_is_not_taken_for_the_end_of_the_node(run, tmp_path: Path, monkeypatch) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 1) as cluster:
