@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from raft_steps import led
 from raft_world import Same, World
 
 from raftfast.config import Config
@@ -383,3 +384,23 @@ def test_two_leaders_in_one_term_are_seen_also_where_we_look_for_another(log_cla
     assert update.critical == ["two leaders in term 1: 2 and 3"]
     assert acks(update) == []
     assert raft.leader_id is None
+
+
+def test_who_led_before_our_own_last_term_is_not_silent_since_then(log_class: type) -> None:
+    """A new leader took the time at which it had heard an earlier leader last, though it had led itself since then: a
+    voter that was down for a moment was reported as failed, and replaced."""
+    world = led(log_class)
+    world["1"].transfer_to("2", world.now)
+    world.turn(world.nodes["1"])
+    world.stabilize()
+    assert world.leader() == "2"
+    world.pass_time(5000, deliver=True)
+    world.isolate("2")
+    world.cut("1", "3")
+    world.pass_time(1100)
+    assert world.leader() is None
+    world.mend("2", "3")
+    world.elect("2")
+    leadership = world["2"].leadership
+    assert leadership is not None
+    assert world.now - leadership.peers["1"].silent_since < 2.0

@@ -40,9 +40,7 @@ def given(test: Callable[..., None], *arguments: Any) -> Callable[[type], None]:
     return named
 
 
-GRANTS = (
-    "return self.standing is Standing.MEMBER or (self.standing is Standing.JOINER and self.node_id in self.members)"
-)
+GRANTS = "return self.node_id in self.members and self.log.last_index >= self.commit_to_reach"
 REFUSES = "self._promise(sender, AppendEntriesAck(self.current_term, False, 0, self.repl_offset), link)"
 LEASE = "refused = self.lease_is_live(self._now) and not message.transfer"
 TRIM = "target = min(last_applied - config.trim_keep, least_needed(now), self._applied_long_ago(boundary, now))"
@@ -115,7 +113,7 @@ CASES = [
         (
             "core",
             GRANTS,
-            "return self.standing is Standing.MEMBER",
+            "return False",
         ),
         source="PROTOCOL 4",
     ),
@@ -521,6 +519,12 @@ CASES = [
         "the old leader is silent since the election only",
         review.test_the_old_leader_that_joins_again_is_not_taken_for_silent_since_the_election,
         ("leading", "progress.silent_since = self._old_leader[1]", "pass"),
+        source="PROTOCOL 4",
+    ),
+    mutant(
+        "who led before is silent since then, whoever led meanwhile",
+        review.test_who_led_before_our_own_last_term_is_not_silent_since_then,
+        ("elections", "        self._old_leader = None  #", "        #"),
         source="PROTOCOL 4",
     ),
     mutant(

@@ -174,13 +174,39 @@ def test_8_a_learner_that_lacks_its_own_join_is_not_promoted(log_class: type) ->
     world.stabilize()
     assert world["1"].commit_index == 2
     progress = world["1"].leadership.peers["4"]  # type: ignore[union-attr]
+    world.pass_time(100)  # what it answers was sent since
     while progress.match_index < 1:
         assert world.deliver("1", "4", 1)
         assert world.deliver("4", "1", 1)
     assert progress.match_index == 1
+    assert progress.acked_round > progress.begun_round
     refused(world, "ADD_VOTER 4")
     world.held.clear()
+    world.pass_time(100, deliver=True)
+    world.enter("1", "ADD_VOTER 4")
+
+
+def test_8_a_learner_that_answers_what_was_sent_before_its_join_was_applied_is_not_promoted(log_class: type) -> None:
+    """It may have the whole log, and not know that its NODE_JOIN is committed: a joiner, which may give up."""
+    world = World(log_class, 3)
+    world.put("4", standing=Standing.JOINER, voters="123", members="123")
+    world.boot("4")
+    world.elect("1")
+    world.held |= {("1", "4"), ("4", "1")}
+    world.enter("1", JOIN_4)
     world.stabilize()
+    raft = world["1"]
+    while world["4"].log.last_index < raft.log.last_index:
+        world.deliver("4", "1", 1)
+        assert world.deliver("1", "4", 1)
+    raft.restart_progress("4", world.now)  # its NODE_JOIN is applied; then the answer comes
+    world.turn(world.nodes["1"])
+    assert world.deliver("4", "1", 1)
+    progress = raft.leadership.peers["4"]  # type: ignore[union-attr]
+    assert progress.match_index == raft.log.last_index
+    refused(world, "ADD_VOTER 4")
+    world.held.clear()
+    world.pass_time(100, deliver=True)
     world.enter("1", "ADD_VOTER 4")
 
 
@@ -341,6 +367,11 @@ CASES = [
         "a learner needs no NODE_JOIN of its own",
         test_8_a_learner_that_lacks_its_own_join_is_not_promoted,
         ("leading", "max(self._commit_mark, progress.begun_after)", "self._commit_mark"),
+    ),
+    mutant(
+        "a learner is promoted by an answer from before its NODE_JOIN was applied",
+        test_8_a_learner_that_answers_what_was_sent_before_its_join_was_applied_is_not_promoted,
+        ("leading", "            and progress.acked_round > progress.begun_round\n", ""),
     ),
     mutant(
         "a stalled disk is not noticed",

@@ -1,14 +1,16 @@
 """An id that was forgotten, was reset and joins again: what its earlier life left in logs and states is history to it.
 
-PROTOCOL 8. Each execution was found by a review, and was wrong once: the node took its old NODE_FORGET for news.
+PROTOCOL 8. Each execution was found by a review, and was wrong once.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from wiring import Host, Token, Wiring
 
-from raftfast.cluster.entries import NodeForget
+from raftfast.cluster.entries import NodeForget, NodeJoin
 from raftfast.consensus import Standing
 from raftfast.member import Identity
 from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, Propose, SnapshotPiece, Welcome
@@ -246,3 +248,213 @@ def test_who_knew_its_earlier_life_and_gets_the_next_one_by_snapshot_waits_for_i
     world.release()
     world.done(met)
     assert is_member_in_the_end(world, d)
+
+
+# ---------------------------------------------------------------------- who counts on a joiner
+
+
+@pytest.mark.parametrize("shard_id", ["5" * 40, None])
+def test_a_joiner_that_reads_history_grants_no_vote_to_who_knew_its_earlier_life(shard_id: str | None) -> None:
+    """PROTOCOL 4. Two leaders acknowledged: c, which was away, counted a, and a had its old NODE_JOIN alone by then.
+
+    `shard_id` None: a lost its folder but for its own line, and kept its old one.
+    """
+    world = Wiring("abce", trim_keep=1000, max_append_bytes=1, max_inflight=1)
+    a, b, c, e = (world[name] for name in "abce")
+    world.form("abc")
+    world.done(a.propose(b"one"))
+    world.run(0.5)
+    world.isolate("c")
+    world.done(e.meet(a))
+    world.until(lambda: a.member.is_voter(e.id) and e.member.is_voter(e.id))
+    a.member.transfer(b.id, world.now)
+    world.until(lambda: b.member.raft.is_leader)
+    world.run(0.5)
+    world.done(b.entry(NodeForget(a.id, 0)))
+    world.until(lambda: a.member.standing is Standing.REMOVED)
+    world.done(b.propose(b"two"))
+    reset(world, a, shard_id or a.shard)
+    until = c.member.raft.log.last_index - 1
+    world.held = lambda sender, to, message: (
+        to is a and isinstance(message, AppendEntries) and a.member.raft.log.last_index >= until
+    )
+    a.meet(b)
+    world.until(lambda: bool(world.kept))
+    assert a.id in a.member.raft.voters, "by its earlier life"
+    world.heal()
+    world.kept.clear()
+    world.held = lambda sender, to, message: False
+    for one in "ac":
+        for other in "be":
+            world.part(one, other)
+    world.run(3.5)
+    assert not c.member.raft.is_leader
+    here, there = b.propose(b"three"), c.propose(b"four")
+    world.run(1.0)
+    assert here.ok
+    assert not there.ok
+    world.heal()
+    world.run(5.0)
+    assert c.machine.applied[:3] == b.machine.applied[:3] == [b"one", b"two", b"three"]
+    assert a.member.standing is Standing.SINGLETON, "it heard no leader for too long"
+    world.done(a.meet(b))
+    assert is_member_in_the_end(world, a)
+
+
+def test_no_voter_is_made_of_a_joiner_that_was_not_told_that_it_is_a_member() -> None:
+    """It gave up, and of two voters one was nobody: an answer from before its NODE_JOIN was applied had counted."""
+    world = Wiring("ab", trim_keep=1000)
+    a, b = world["a"], world["b"]
+    world.done(a.propose(b"x"))
+    world.run(0.3)
+    a.disk_held = True  # b acknowledges the NODE_JOIN before a can commit it
+
+    def answers(sender: Host, message: object) -> bool:
+        return sender is b and isinstance(message, AppendEntriesAck) and message.success and message.index >= 4
+
+    world.held = lambda sender, to, message: answers(sender, message)
+    a.meet(b)
+    world.until(lambda: a.member.raft.log.last_index == b.disk.last_index > 0 and bool(world.kept))
+    world.held = lambda sender, to, message: sender is a or answers(sender, message)
+    a.disk_held = False
+    world.until(lambda: b.id in a.member.state.nodes)
+    world.settle()
+    late = [kept for kept in world.kept if isinstance(kept[1], AppendEntriesAck)]
+    assert late
+    world.kept.clear()
+    world.held = lambda sender, to, message: sender is a
+    world.queue.extend(late)
+    world.run(0.8)
+    world.part("a", "b")
+    world.kept.clear()
+    world.held = lambda sender, to, message: False
+    world.run(5.0)
+    assert b.member.standing is Standing.SINGLETON, "it gave up"
+    world.heal()
+    world.run(0.5)
+    world.done(a.propose(b"y"))
+    world.done(b.meet(a))
+    assert is_member_in_the_end(world, b)
+
+
+def member_but_in_its_file(names: str) -> Wiring:
+    """All of `names`, of which the last is a voter, and was killed before its file said more than `joining`."""
+    world = Wiring(names, trim_keep=1000)
+    world.form(names[:-1])
+    first, last = world[names[0]], world[names[-1]]
+    world.done(first.propose(b"x"))
+    last.compact = lambda: None  # type: ignore[method-assign]
+    world.done(last.meet(first))
+    world.until(lambda: first.member.is_voter(last.id) and last.member.is_voter(last.id))
+    world.run(0.3)
+    last.crash()
+    del last.compact
+    return world
+
+
+def test_a_joiner_that_votes_finds_the_others_from_another_address() -> None:
+    """Two voters: while one dialled where the other was, and that one nobody, no leader was found for ever."""
+    world = member_but_in_its_file("ab")
+    a, b = world["a"], world["b"]
+    a.crash()
+    b.address = replace(b.address, ip="10.0.0.77")
+    a.start()
+    b.start()
+    assert b.member.standing is Standing.JOINER
+    world.run(8.0)
+    world.done(a.propose(b"y"))
+    assert b.member.standing is Standing.MEMBER
+    assert a.member.state.nodes[b.id].address.ip == "10.0.0.77"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_joiner_that_was_forgotten_while_it_was_down_is_told_and_gives_up(restarted: bool) -> None:
+    """It votes by its own log, so it waited for ever; and nobody dialled it."""
+    world = member_but_in_its_file("abcd")
+    d = world["d"]
+    world.run(1.0)
+    forget(world, d)
+    world.run(1.0)
+    if restarted:
+        restarted_behind_their_states(world, "abc")
+    d.start()
+    assert d.member.standing is Standing.JOINER
+    world.until(lambda: d.member.standing is Standing.SINGLETON)
+    assert "this node was forgotten while it joined: alone again" in d.said
+    world.done(d.meet(world["a"]))
+    assert is_member_in_the_end(world, d)
+
+
+# ---------------------------------------------------------------------- who is told that it is forgotten
+
+
+def restarted_behind_their_states(world: Wiring, names: str) -> None:
+    """One after the other writes its state, and is started again: no process remembers who was forgotten."""
+    for name in names:
+        world[name].compact()
+        world.settle()
+        world[name].crash()
+        world.run(0.1)
+        world[name].start()
+        world.run(4.0)
+
+
+def test_a_node_that_was_away_is_told_that_it_is_forgotten_by_members_that_were_restarted() -> None:
+    """It asked for votes for ever, in silence; its MEET was a success that made it no member of anything."""
+    world = Wiring("abc", trim_keep=1000)
+    world.form("abc")
+    a, c = world["a"], world["c"]
+    c.crash()
+    world.run(2.0)
+    forget(world, c)
+    world.run(1.0)
+    restarted_behind_their_states(world, "ab")
+    assert all(not world[name].member.state.removed for name in "ab")
+    c.start()
+    world.until(lambda: c.member.standing is Standing.REMOVED)
+    reset(world, c)
+    world.done(c.meet(a))
+    assert is_member_in_the_end(world, c)
+
+
+def test_who_knows_less_than_a_member_does_not_take_it_for_forgotten() -> None:
+    """It has not heard of the member's NODE_JOIN yet."""
+    world = Wiring("abcd", trim_keep=1000)
+    a, c, d = world["a"], world["c"], world["d"]
+    world.form("abc")
+    world.isolate("c")
+    world.done(d.meet(a))
+    world.until(lambda: d.member.is_voter(d.id))
+    world.isolate("a")
+    world.heal()
+    world.part("a", "c")
+    world.part("b", "c")
+    world.run(1.0)
+    assert d.id not in c.member.state.nodes
+    assert d.member.standing is Standing.MEMBER
+    assert d.member.links.outbound[c.id].node_id == c.id
+
+
+# ---------------------------------------------------------------------- the log's tail
+
+
+def test_of_two_joins_in_the_tail_the_first_stays_where_the_second_is_cut_off() -> None:
+    """PROTOCOL 2: a node is known by any NODE_JOIN of the tail. A proposal that is sent twice stands there twice."""
+    world = Wiring("abcd", trim_keep=1000)
+    world.form("abc")
+    b, c, d = world["b"], world["c"], world["d"]
+    raft, term = b.member.raft, b.member.raft.current_term
+    world.isolate("b")
+    last, join = raft.log.last_index, b"%d " % (term + 1) + NodeJoin(d.id, d.member.identity.text, False).encode()
+    raft.receive(c.id, AppendEntries(c.id, term + 1, last, term, 0, (term + 1,) * 2, (join, join), 1), world.now, None)
+    b.turn()
+    assert b.member.knows(d.id)
+    noop = b"%d NOOP" % (term + 2)
+    append = AppendEntries(c.id, term + 2, last + 1, term + 1, 0, (term + 2,), (noop,), 1)
+    raft.receive(c.id, append, world.now, None)
+    b.turn()
+    assert (raft.log.last_index, b.member.knows(d.id), d.id in raft.members) == (last + 2, True, True)
+    append = AppendEntries(c.id, term + 3, last, term, 0, (term + 3,), (b"%d NOOP" % (term + 3),), 1)
+    raft.receive(c.id, append, world.now, None)
+    b.turn()
+    assert (raft.log.last_index, b.member.knows(d.id), d.id in raft.members) == (last + 1, False, False)

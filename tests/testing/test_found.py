@@ -204,6 +204,7 @@ def test_a_learner_that_lacks_its_own_join_has_not_caught_up() -> None:
     leadership.follow({FOUNDER}, 6, 0.0, {FOUNDER})
     progress = leadership.peers[FOUNDER]
     progress.heard_at = 0.0
+    progress.acked_round = 1
     progress.match_index = 4
     assert not leadership.is_caught_up(FOUNDER, 0.1)
     progress.match_index = 5

@@ -175,8 +175,12 @@ class Core:
         """Whether this node may grant votes: a member, which a joiner is as soon as its NODE_JOIN is in its log.
 
         Others may count on it from then on, though it has not heard yet that the entry is committed (PROTOCOL 1, 4).
+        In history, what was committed when it first heard a leader, it may have been a voter in an earlier life: what
+        it acknowledged then is gone, and a vote in a voter set of then could elect who lacks it. **(stricter)**
         """
-        return self.standing is Standing.MEMBER or (self.standing is Standing.JOINER and self.node_id in self.members)
+        if self.standing is not Standing.JOINER:
+            return self.standing is Standing.MEMBER
+        return self.node_id in self.members and self.log.last_index >= self.commit_to_reach
 
     @property
     def voter_change_pending(self) -> bool:

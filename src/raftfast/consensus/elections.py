@@ -195,6 +195,7 @@ class Elections(Core):
         self.leadership = Leadership(
             self.node_id, self.log.last_index + 1, self.config, self._now, self._durability.index, self._old_leader
         )
+        self._old_leader = None  # who led before us is no news any more, should we lead again without another between
         self._round += 1
         self.leadership.begin_round(self._round, self._now)
         self._follow_membership()

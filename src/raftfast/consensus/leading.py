@@ -98,7 +98,7 @@ class Leadership:
 
     def restart(self, peer: str, next_index: int, now: float, linked: bool) -> None:
         """What is known of `peer` starts anew."""
-        progress = Progress(next_index, now)
+        progress = Progress(next_index, now, self._round)
         if self._old_leader is not None and self._old_leader[0] == peer:
             progress.silent_since = self._old_leader[1]
             self._old_leader = None  # known once, at the election; whoever joins later begins anew
@@ -139,7 +139,8 @@ class Leadership:
         """Answered within two heartbeats, and has what was committed one heartbeat ago (PROTOCOL 8).
 
         And what the log held when it began to be followed, its own NODE_JOIN among it: without that it would be a voter
-        that still greets as a joiner, and so as one that has lost its log. **(stricter)**
+        that still greets as a joiner, and so as one that has lost its log. And by an answer to what was sent since: it
+        was told then that its NODE_JOIN is committed, and is no joiner any more, which may give up. **(stricter)**
         """
         progress = self.peers.get(peer)
         return (
@@ -149,6 +150,7 @@ class Leadership:
             and progress.heard_at is not None
             and now - progress.heard_at <= 2 * self._config.heartbeat_interval
             and progress.match_index >= max(self._commit_mark, progress.begun_after)
+            and progress.acked_round > progress.begun_round
         )
 
     # ------------------------------------------------------------------ answers

@@ -44,6 +44,7 @@ class Progress:
         "acked_round",
         "answered_link",
         "begun_after",
+        "begun_round",
         "echoes_rounds",
         "fresh_at",
         "heard_at",
@@ -62,11 +63,13 @@ class Progress:
         "unanswered",
     )
 
-    def __init__(self, next_index: int, now: float) -> None:
+    def __init__(self, next_index: int, now: float, newest_round: int = 0) -> None:
         self.match_index = 0
         self.next_index = next_index
         self.begun_after = next_index - 1
         """Last index of the log when this began."""
+        self.begun_round = newest_round
+        """The leader's newest round when this began: an answer with a later one is to something sent since."""
         self.state = ProgressState.PROBE
         self.linked = False
         self.sent_index = 0

@@ -82,9 +82,13 @@ class Inbox:
     def _on_removed(self, info: LinkInfo, message: Removed) -> None:
         """Obeyed if the NODE_FORGET is news, and comes from our cluster (PROTOCOL 8)."""
         member = self._member
-        ours = info.outbound and info.cluster == member.cluster_id and member.standing is Standing.MEMBER
-        if ours and message.index > member.raft.last_applied:
+        if not info.outbound or info.cluster != member.cluster_id or message.index <= member.raft.last_applied:
+            return
+        joins = member.standing is Standing.JOINER and member.neighbours.is_counted_on
+        if member.standing is Standing.MEMBER:
             member.lifecycle.was_removed(member.now)
+        elif joins and message.index > member.neighbours.newest_join(member.node_id):
+            member.lifecycle.give_up_joining("this node was forgotten while it joined: alone again", member.now)
 
     def _on_raft(self, info: LinkInfo, message: Message) -> None:
         self._member.raft.receive(info.node_id or "", message, self._member.now, info.link)

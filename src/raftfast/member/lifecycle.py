@@ -110,25 +110,31 @@ class Lifecycle:
         member.log(_INFO, "stepped down to join a cluster")
 
     def tick(self, now: float) -> None:
-        """A joiner that nobody came for is a fresh singleton again, in a term above all that was seen (PROTOCOL 3)."""
+        """A joiner that nobody came for gives up."""
+        if self._member.standing is Standing.JOINER and self._joins_for_nothing(now):
+            self.give_up_joining("no leader was heard while joining: alone again", now)
+
+    def give_up_joining(self, why: str, now: float) -> None:
+        """A joiner is a fresh singleton again, in a term above all that it saw (PROTOCOL 3).
+
+        Not while the state machine is being replaced: that ends first, and whoever says so is asked again.
+        """
         member = self._member
-        if member.standing is Standing.JOINER and self._joins_for_nothing(now):
-            self._empty_state_machine()
-            self._become_singleton(member.raft.current_term + 1, now)
-            member.log(_WARNING, "no leader was heard while joining: alone again")
+        if member.snapshots.installing:
+            return
+        self._empty_state_machine()
+        self._become_singleton(member.raft.current_term + 1, now)
+        member.log(_WARNING, why)
 
     def _joins_for_nothing(self, now: float) -> bool:
         """Whether this joiner waited long enough for a leader.
 
-        Not while the state machine is being replaced: that ends first. Nor when it is a voter by its own log, though it
-        has not heard that this is committed: what it acknowledged counts, and it must not lose it. In a log that ends
-        in what was history when it came, or before its join, it is one by an earlier life, and nobody counts on it.
+        Not when it is a voter by its own log, though it has not heard that this is committed: what it acknowledged
+        counts, and it must not lose it.
         """
         member, raft = self._member, self._member.raft
-        votes = member.node_id in raft.voters and member.neighbours.joined_in_this_life
-        votes = votes and raft.log.last_index >= raft.commit_to_reach
-        late = raft.silent_for(now) > member.config.joiner_timeout
-        return late and not member.snapshots.installing and not votes
+        votes = member.node_id in raft.voters and member.neighbours.is_counted_on
+        return raft.silent_for(now) > member.config.joiner_timeout and not votes
 
     # ------------------------------------------------------------------ a member
 

@@ -143,7 +143,7 @@ class Member:
         if self.standing is Standing.SINGLETON:
             return "-"
         # Once its NODE_JOIN is in its log it may have been made a voter: it must not look like one that lost its log.
-        named = self.standing is not Standing.JOINER or self.knows(self.node_id)
+        named = self.standing is not Standing.JOINER or self.neighbours.is_counted_on
         return self.cluster_id if named else "joining"
 
     def knows(self, node_id: str) -> bool:
@@ -155,9 +155,17 @@ class Member:
         member = self.state.nodes.get(node_id)
         return member is not None and member.voter
 
-    def forgotten_at(self, node_id: str) -> int | None:
-        """The index of the NODE_FORGET that took the node out; None where it was not forgotten."""
-        return None if self.knows(node_id) else self.state.removed.get(node_id)
+    def forgotten_at(self, node_id: str, cluster: str | None) -> int | None:
+        """An index up to which the node was forgotten; None where it was not. `cluster` is what it says of its own.
+
+        Who names our cluster has applied its NODE_JOIN, or has it in its log. What we have applied does not name it: if
+        that is more, its NODE_FORGET is in between, also where we hold it in a stored state and no list has it.
+        """
+        if self.knows(node_id):
+            return None
+        if cluster is not None and cluster == self.cluster_id:
+            return self.raft.last_applied
+        return self.state.removed.get(node_id)
 
     def records(self) -> list[NodeRecord]:
         """All node lines, our own always among them, ascending by id."""

@@ -46,18 +46,37 @@ class Neighbours:
         """Till when a learner may not have heard of its NODE_JOIN."""
         self._joined_at: dict[str, int] = {}
         """Where the newest applied NODE_JOIN of a node stands: an older snapshot is none for it."""
-        self.joined_in_this_life = False
-        """Our log has, or had, a NODE_JOIN of this node with the shard id that is its own since its last reset."""
+        self._own_join = 0
+        """Where the first NODE_JOIN of this node's present life stands in our log: one with the shard id that it has
+        since its last reset. 0: there is none."""
         self._told_elsewhere: dict[str, float] = {}
         """Who gives another address than the state has, and when that is to be proposed for it."""
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._tail
 
+    @property
+    def joined_in_this_life(self) -> bool:
+        """Whether our log has, or had below its boundary, a NODE_JOIN of this node since its last reset."""
+        return self._own_join > 0
+
+    @property
+    def is_counted_on(self) -> bool:
+        """Of a joiner: whether others may count on it, as a voter even, though it has not heard that it is a member.
+
+        In history it may have been one in an earlier life, and nobody means it by that.
+        """
+        member, raft = self._member, self._member.raft
+        named = self.joined_in_this_life and member.knows(member.node_id)
+        return named and raft.log.last_index >= raft.commit_to_reach
+
+    def newest_join(self, node_id: str) -> int:
+        """Where a node's newest NODE_JOIN stands, applied or not; 0 where this process knows of none."""
+        return self._tail[node_id][0] if node_id in self._tail else self._joined_at.get(node_id, 0)
+
     def newest_change(self, node_id: str) -> int:
         """Where a node's newest NODE_JOIN or NODE_FORGET stands, applied or not; 0 where this process knows of none."""
-        joins = self._tail[node_id][0] if node_id in self._tail else self._joined_at.get(node_id, 0)
-        return max(joins, self._leaving.get(node_id, 0))
+        return max(self.newest_join(node_id), self._leaving.get(node_id, 0))
 
     def clear(self) -> None:
         """The node begins anew."""
@@ -67,17 +86,21 @@ class Neighbours:
         self._settled.clear()
         self._invited_until.clear()
         self._joined_at.clear()
-        self.joined_in_this_life = False
+        self._own_join = 0
         self._told_elsewhere.clear()
         self.moved = True
 
     def appended(self, first: int, end: int) -> None:
         """Lines were appended: whom they name is known from now on."""
-        for index, line in self._member.raft.log.membership_lines(first, end):
-            kind = line.split(b" ", 2)[1]
-            if kind == b"ADD_VOTER":
+        for _, line in self._note(first, end):
+            if line.split(b" ", 2)[1] == b"ADD_VOTER":
                 self._ask_anew(line.split(b" ", 2)[2].decode("utf-8", "surrogateescape"))
-            if kind not in (b"NODE_JOIN", b"NODE_FORGET"):
+
+    def _note(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        """Takes the NODE_JOINs and NODE_FORGETs of a range. Returns all its membership lines."""
+        lines = self._member.raft.log.membership_lines(first, end)
+        for index, line in lines:
+            if line.split(b" ", 2)[1] not in (b"NODE_JOIN", b"NODE_FORGET"):
                 continue
             try:
                 entry = parse_entry(line.split(b" ", 1)[1])
@@ -88,7 +111,9 @@ class Neighbours:
             elif isinstance(entry, NodeJoin):
                 self._tail[entry.node_id] = (index, entry)
                 self.moved = True
-                self.joined_in_this_life |= self._is_mine(entry)
+                if not self._own_join and self._is_mine(entry):
+                    self._own_join = index
+        return lines
 
     def _is_mine(self, entry: NodeJoin) -> bool:
         identity = self._member.identity
@@ -106,9 +131,13 @@ class Neighbours:
             self._member.links.close(info, "it is a voter now, and had no log when it was asked who it is")
 
     def truncated_from(self, index: int) -> None:
-        """Lines from `index` on are gone."""
-        self._tail = {node_id: join for node_id, join in self._tail.items() if join[0] < index}
-        self._leaving = {node_id: at for node_id, at in self._leaving.items() if at < index}
+        """Lines from `index` on are gone: what a node's newest one hid counts again."""
+        raft = self._member.raft
+        if self._own_join >= index:  # the first one, so there is none left
+            self._own_join = 0
+        self._tail.clear()
+        self._leaving.clear()
+        self._note(raft.last_applied + 1, raft.log.last_index + 1)
         self.moved = True
 
     def begin_anew(self) -> None:
@@ -250,14 +279,18 @@ class Neighbours:
         applied = member.raft.last_applied
         self._leaving = {node_id: index for node_id, index in self._leaving.items() if index > applied}
         if member.standing in (Standing.MEMBER, Standing.JOINER):
-            member.raft.set_members(member.state.nodes.keys() | self._tail.keys(), member.now)
+            members = member.state.nodes.keys() | self._tail.keys()
+            if member.standing is Standing.JOINER and not self.joined_in_this_life:
+                members -= {member.node_id}  # it reads history, of an earlier life
+            member.raft.set_members(members, member.now)
         member.orders.dial = self._targets()
         member.orders.busy = True
 
     def _targets(self) -> dict[str, tuple[str, int]]:
         member, links = self._member, self._member.links
         targets: dict[str, tuple[str, int]] = {}
-        if member.standing is not Standing.MEMBER:
+        # A joiner that others may count on finds them, as members do: it may have moved, or be forgotten by now.
+        if member.standing is not Standing.MEMBER and not (member.standing is Standing.JOINER and self.is_counted_on):
             return targets
         addresses = {node_id: node.address for node_id, node in member.state.nodes.items()}
         for node_id, (_, join) in self._tail.items():
