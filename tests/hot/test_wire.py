@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from wire_cases import ID, INVALID, MOST, OTHER_ID, VALID, append_entries, framed, message_of
 
-from raftfast import errors, messages
+from raftfast import errors, messages, nodesconf
 from raftfast.messages import MAX_ENTRY_BYTES
 from twins import IMPLEMENTATIONS, leaf
 
@@ -153,7 +153,7 @@ def test_wrong_magic_is_refused_at_its_first_byte(wire: ModuleType, start: bytes
 
 
 def test_the_length_is_checked_from_the_header_alone(wire: ModuleType) -> None:
-    for length in (0, 7, 101, 1 << 31, (1 << 32) - 1):
+    for length in (0, 7, 101, 255):
         decoder = wire.FrameDecoder(100)
         header = b"RAFT" + length.to_bytes(4, "big")
         assert decoder.feed(header[:7]) == []
@@ -162,6 +162,21 @@ def test_the_length_is_checked_from_the_header_alone(wire: ModuleType) -> None:
     decoder = wire.FrameDecoder(100)
     assert decoder.feed(b"RAFT" + (100).to_bytes(4, "big")) == []
     assert decoder.feed(b"FROB" + bytes(88)) == [messages.Unknown("FROB" + "\x00" * 60)]
+
+
+@pytest.mark.parametrize("limit", [100, 9 << 20, 16 << 20, (16 << 20) + 255, (1 << 32) - 2])
+def test_too_long_a_length_is_refused_by_its_first_byte_that_shows_it(wire: ModuleType, limit: int) -> None:
+    """PROTOCOL 1: as soon as the bytes that show it have arrived; in the same words however they came."""
+    for length in (limit, limit + 1, limit + 256, limit * 2, 0xFF000000, (1 << 32) - 1):
+        if length >= 1 << 32:
+            continue
+        header = b"RAFT" + length.to_bytes(4, "big")
+        shows = next((n for n in range(5, 9) if int.from_bytes(header[4:n].ljust(4, b"\0"), "big") > limit), None)
+        for size in range(1, 9):
+            late = shows is not None and size >= shows
+            told = f"a frame above the limit of {limit} bytes" if late else None
+            for pieces in ([header[:size]], _bytewise(header[:size])):
+                assert _fed(wire, pieces, limit) == ([], told)
 
 
 def test_an_empty_payload_is_refused_from_the_header_alone(wire: ModuleType) -> None:
@@ -304,25 +319,55 @@ def test_ids(wire: ModuleType, token: str) -> None:
 
 @pytest.mark.parametrize("byte", [0, 1, 9, 0x0B, 0x0D, 0x1F, 0x7F])
 def test_no_control_byte_in_an_address(wire: ModuleType, byte: int) -> None:
-    assert "address" in _refused(wire, b"HELLO " + ID.encode() + b" a" + bytes([byte]) + b"b")
+    assert "address" in _refused(wire, b"HELLO " + ID.encode() + b" :1@2,a" + bytes([byte]) + b"b")
     with pytest.raises(wire.ProtocolError, match="address"):
-        wire.encode(messages.Hello(ID, f"a{chr(byte)}b"))
+        wire.encode(messages.Hello(ID, f":1@2,a{chr(byte)}b"))
 
 
 def test_length_of_an_address(wire: ModuleType) -> None:
-    assert wire.decode(wire.encode(messages.Hello(ID, "x" * 2048))[8:]).address == "x" * 2048
-    assert "address" in _refused(wire, b"HELLO " + ID.encode() + b" " + b"x" * 2049)
-    for wrong in ("", "x" * 2049, "a b", "a\nb"):
+    longest = ":1@2," + "x" * 2043
+    assert wire.decode(wire.encode(messages.Hello(ID, longest))[8:]).address == longest
+    assert "address" in _refused(wire, b"HELLO " + ID.encode() + b" " + longest.encode() + b"x")
+    for wrong in ("", longest + "x", ":1@2,a b", ":1@2,a\nb"):
         with pytest.raises(wire.ProtocolError, match="address"):
             wire.encode(messages.Hello(ID, wrong))
 
 
+ADDRESSES = [
+    *(":0@0", ":7000@17000", "10.0.0.1:7000@17000", "10.0.0.1:55535", "h:65535@65535", "h:1@2,", "h:1@2,name:x@y,a=b"),
+    *("2001:db8::1:7000@17000", "a:1@2:3@4", "x" * 45 + ":1@2", ":1@2,,", "[::1]:1@2", "\udcff:1@2"),
+]
+NO_ADDRESSES = [
+    *("foo", "-", "7000", "@", ":", ":@", "h:", "h:@1", "h:1@", "h@1", ",h:1@2", "h,:1@2", "h:x@1", "h:1@x", "h:1@2@3"),
+    *("h:01@2", "h:1@02", "h:+1@2", "h:-1@2", "h:1_0@2", "h:65536@1", "h:1@65536", "h:55536", "x" * 46 + ":1@2"),
+    *("h:18446744073709551617@1", "h:1@18446744073709551617", "h:18446744073709541616", "h:1@2 ,", "h:\u0663@2"),
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_addresses(wire: ModuleType, address: str) -> None:
+    """PROTOCOL 2. The node's own parser takes the same ports, and is stricter in what follows."""
+    assert wire.decode(wire.encode(messages.Hi(ID, address))[8:]).address == address
+    ports = nodesconf.parse_address(address.partition(",")[0].encode("utf-8", "surrogateescape"))
+    assert 0 <= ports.port <= ports.cport <= 65535
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_what_is_no_address_is_refused(wire: ModuleType, address: str) -> None:
+    with pytest.raises(wire.ProtocolError, match="address is not"):
+        wire.encode(messages.Hello(ID, address))
+    if " " not in address:
+        assert "address is not" in _refused(wire, b"HELLO " + ID.encode() + b" " + address.encode())
+        with pytest.raises(errors.ParseError):
+            nodesconf.parse_address(address.partition(",")[0].encode())
+
+
 def test_text_survives_whatever_its_bytes(wire: ModuleType) -> None:
-    raw = "höst,é".encode() + b"\xff\xc3\x80"
+    raw = "höst:1@2,é".encode() + b"\xff\xc3\x80"
     got = wire.decode(b"HELLO " + ID.encode() + b" " + raw)
     assert got.address.encode("utf-8", "surrogateescape") == raw
     assert wire.encode(got) == framed(b"HELLO " + ID.encode() + b" " + raw)
-    for wrong in ("\ud800", "\udcc3\udca9"):  # no bytes give these texts
+    for wrong in (":1@2,\ud800", ":1@2,\udcc3\udca9"):  # no bytes give these texts
         with pytest.raises(wire.ProtocolError, match="address"):
             wire.encode(messages.Hello(ID, wrong))
 
@@ -332,8 +377,21 @@ def test_cluster_token(wire: ModuleType) -> None:
     assert wire.decode(start).cluster is None
     for token in ("joining", "-", OTHER_ID):
         assert wire.decode(start + b" " + token.encode()).cluster == token
-    for token in (b"Joining", b"--", b"x", OTHER_ID.upper().encode()):
+    for token in (OTHER_ID.upper().encode(), b"-" * 40, OTHER_ID.encode()[:39] + b"\xff"):
         assert "cluster" in _refused(wire, start + b" " + token)
+    for token in ("Joining", "x", OTHER_ID[:39], OTHER_ID.upper()):
+        with pytest.raises(wire.ProtocolError, match="cluster"):
+            wire.encode(messages.Hi(ID, ADDRESS.decode(), token))
+
+
+@pytest.mark.parametrize("verb", [b"HELLO", b"HI"])
+def test_another_word_than_a_cluster_is_a_further_token(wire: ModuleType, verb: bytes) -> None:
+    """NODESCONF 4.1: extra tokens in HELLO are ignored. One of the length of an id is meant for one (above)."""
+    start = verb + b" " + ID.encode() + b" " + ADDRESS
+    for token in (b"Joining", b"--", b"x", b"extra", OTHER_ID.encode()[:39], OTHER_ID.encode() + b"0", b"\xff"):
+        assert wire.decode(start + b" " + token) == wire.decode(start)
+        assert wire.decode(start + b" " + token + b" " + OTHER_ID.encode()).cluster is None
+    assert wire.decode(start + b" joining extra").cluster == "joining"
 
 
 FIXED = [

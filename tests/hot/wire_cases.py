@@ -57,6 +57,7 @@ addresses = (
     st.binary(min_size=1, max_size=60)
     .map(lambda raw: bytes(byte for byte in raw if byte > 0x20 and byte != 0x7F) or b"x")
     .map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+    .flatmap(lambda rest: st.sampled_from(["", "10.0.0.1", "2001:db8::1"]).map(lambda ip: f"{ip}:7000@17000,{rest}"))
 )
 _data = st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b"\\n"))
 _STRAY = bytes(range(0x21)) + b"\"'"

@@ -25,6 +25,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from raftfast.config import BUS_PORT_OFFSET as _BUS_PORT_OFFSET
 from raftfast.errors import ProtocolError
 from raftfast.messages import (
     AddMe,
@@ -120,6 +121,8 @@ cdef enum:
     MOST_VERB_BYTES = 16
     MOST_UNKNOWN_VERB_BYTES = 64
     MOST_ADDRESS_BYTES = 2048
+    MOST_IP_BYTES = 45
+    MOST_PORT = 65535
     MOST_NUMBER_DIGITS = 20
     LEAST_ENTRY_BYTES = 5  # b"0 APP"
     MOST_TYPE_BYTES = 14
@@ -129,6 +132,7 @@ cdef enum:
 
 cdef uint64_t MOST_FRAME_BYTES = 0xFFFFFFFF
 cdef Py_ssize_t MAX_ENTRY_BYTES = _MAX_ENTRY_BYTES
+cdef uint64_t LAST_PORT_THAT_LEAVES_ONE = MOST_PORT - _BUS_PORT_OFFSET
 cdef bytes MAGIC = b"RAFT"
 cdef str BROKEN_OFF = "a feed was broken off"
 
@@ -320,10 +324,15 @@ Turns the bytes of one connection into messages, however they are cut.
 
     cdef Py_ssize_t _frame_length(self, Span data) except -1:
         """The length of the frame that begins with `data`; 0 while its header is not whole."""
-        cdef Py_ssize_t size = size_of(data), length
+        cdef Py_ssize_t size = size_of(data), length = 0, at
         if memcmp(data.at, PyBytes_AS_STRING(MAGIC), 4 if size > 4 else size) != 0:
             raise ProtocolError("a frame with the wrong magic")
         if size < HEADER_BYTES:
+            # The least length that can come of what is there.
+            for at in range(4, size):
+                length |= <Py_ssize_t>data.at[at] << 8 * (7 - at)
+            if length > self._max_frame:
+                raise self._too_long()
             return 0
         # Four bytes: fits a Py_ssize_t of 64 bits.
         length = (
@@ -335,5 +344,9 @@ Turns the bytes of one connection into messages, however they are cut.
         if length < HEADER_BYTES:
             raise ProtocolError(f"a frame of {length} bytes, less than its header")
         if length > self._max_frame:
-            raise ProtocolError(f"a frame of {length} bytes, above the limit of {self._max_frame}")
+            raise self._too_long()
         return length
+
+    cdef object _too_long(self):
+        # In the same words whether all of the length has arrived or only the part that shows it.
+        return ProtocolError(f"a frame above the limit of {self._max_frame} bytes")

@@ -22,6 +22,13 @@ cdef object read_field(char kind, Span token, uint64_t *number):
     return text_of(token) if is_text(kind, token) else None
 
 
+cdef inline bint is_further(char kind, Span token) noexcept nogil:
+    """Whether a token that is no cluster's is a further one, to be ignored: a damaged id, by its length, is not.
+    No field follows this one: its value is None, as without a token.
+    """
+    return kind == b"c" and size_of(token) != ID_BYTES
+
+
 cdef inline object ascii_text(Span token):
     text = PyUnicode_New(size_of(token), 127)
     memcpy(PyUnicode_DATA(text), token.at, size_of(token))
@@ -47,7 +54,7 @@ cdef object read_fields(_Form form, Span line, uint64_t *numbers):
     for i in range(form.count):
         if take_token(&line, &token):
             value = read_field(kinds[i], token, &numbers[i])
-            if value is None:
+            if value is None and not is_further(kinds[i], token):
                 raise form.error(f"{form.names[i]} {wrong(kinds[i])}")
         elif i < form.required:
             raise form.error(f"{form.names[i]} is missing")

@@ -134,14 +134,39 @@ cdef inline bint is_id(Span token) noexcept nogil:
     return wrong == 0
 
 
-cdef inline bint is_address(Span token) noexcept nogil:
+cdef bint is_address(Span token) noexcept nogil:
+    """`ip:port[@cport]`, and behind a comma what only the address's own parser looks at (PROTOCOL 2, NODESCONF 1.2)."""
+    cdef Span head = token, port
+    cdef const uint8_t *comma
     if size_of(token) < 1 or size_of(token) > MOST_ADDRESS_BYTES:
         return False
+    comma = find(token, 44)
+    if comma != NULL:
+        head.end = comma
     while token.at != token.end:
         if token.at[0] <= 0x20 or token.at[0] == 0x7F:
             return False
         token.at += 1
-    return True
+    port.at = port.end = head.end
+    while port.at != head.at and (port.at - 1)[0] != 58:
+        port.at -= 1
+    # Behind the last colon, if there is one.
+    return port.at != head.at and port.at - head.at <= MOST_IP_BYTES + 1 and is_port_pair(port)
+
+
+cdef inline bint is_port_pair(Span port) noexcept nogil:
+    """Whether it is `port@cport`, or a `port` that leaves one."""
+    cdef Span bus_port
+    cdef const uint8_t *sign = find(port, 64)
+    cdef uint64_t number
+    if sign == NULL:
+        return read_number(port, &number) and number <= LAST_PORT_THAT_LEAVES_ONE
+    bus_port.at = sign + 1  # the sign was in the span
+    bus_port.end = port.end
+    port.end = sign
+    if not read_number(port, &number) or number > MOST_PORT:
+        return False
+    return read_number(bus_port, &number) and number <= MOST_PORT
 
 
 cdef bint is_text(char kind, Span token) noexcept:
@@ -162,7 +187,7 @@ cdef str wrong(char kind):
     if kind == b"i":
         return "is not 40 characters of 0-9a-z"
     if kind == b"a":
-        return "is not 1 to 2048 bytes without blanks and control bytes"
+        return "is not ip:port@cport[,...], of at most 2048 bytes without blanks and control bytes"
     if kind == b"c":
         return "is neither an id nor joining nor -"
     if kind == b"m":

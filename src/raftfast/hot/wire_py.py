@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, final
 
+from ..config import BUS_PORT_OFFSET as _BUS_PORT_OFFSET
 from ..errors import ProtocolError
 from ..messages import ENTRY_TYPES as _ENTRY_TYPES
 from ..messages import MAX_ENTRY_BYTES as _MAX_ENTRY_BYTES
@@ -92,11 +93,14 @@ _HEADER_BYTES = 8
 _MOST_FRAME_BYTES = (1 << 32) - 1
 _MOST_NUMBER = (1 << 64) - 1
 _MOST_ADDRESS_BYTES = 2048
+_MOST_PORT = 65535
+_ADDRESS_START = re.compile(rb"[^,]{0,45}:([0-9]+)(?:@([0-9]+))?(?:,|\Z)")
 _MOST_VERB_BYTES = 64
 _LEAST_ENTRY_BYTES = len(b"0 APP")
 _NO_VERB = "a payload without a verb"
 _STRAY = re.compile(rb"[\x00-\x1f\"']|\A | (?= |\Z)")
 _IS_STRAY = "has data with stray blanks, quotes or control bytes"
+_ID_SIZE = 40
 _ID_BYTES = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 
 
@@ -186,11 +190,21 @@ def _text_kind(wrong: str, good: Callable[[bytes], bool]) -> _Kind:
 
 
 def _is_id(token: bytes) -> bool:
-    return len(token) == 40 and _ID_BYTES.issuperset(token)
+    return len(token) == _ID_SIZE and _ID_BYTES.issuperset(token)
 
 
 def _is_address(token: bytes) -> bool:
-    return 0 < len(token) <= _MOST_ADDRESS_BYTES and min(token) > 0x20 and 0x7F not in token
+    """`ip:port[@cport]`, and behind a comma what only the address's own parser looks at (PROTOCOL 2, NODESCONF 1.2)."""
+    if not 0 < len(token) <= _MOST_ADDRESS_BYTES or min(token) <= 0x20 or 0x7F in token:
+        return False
+    found = _ADDRESS_START.match(token)
+    if found is None:
+        return False
+    port = _read_number(found[1])
+    if found[2] is None:
+        return port is not None and port <= _MOST_PORT - _BUS_PORT_OFFSET
+    bus_port = _read_number(found[2])
+    return port is not None and port <= _MOST_PORT and bus_port is not None and bus_port <= _MOST_PORT
 
 
 def _is_cluster(token: bytes) -> bool:
@@ -198,7 +212,7 @@ def _is_cluster(token: bytes) -> bool:
 
 
 _ID = _text_kind("is not 40 characters of 0-9a-z", _is_id)
-_ADDRESS = _text_kind("is not 1 to 2048 bytes without blanks and control bytes", _is_address)
+_ADDRESS = _text_kind("is not ip:port@cport[,...], of at most 2048 bytes without blanks and control bytes", _is_address)
 _CLUSTER = _text_kind("is neither an id nor joining nor -", _is_cluster)
 _STATUS = _text_kind("is neither singleton nor cluster", (b"singleton", b"cluster").__contains__)
 _REASON = _text_kind("is neither conflict nor rejected", (b"conflict", b"rejected").__contains__)
@@ -209,6 +223,11 @@ _BOOLEAN = _Kind("is neither 0 nor 1", _read_boolean, _write_boolean)
 _TRANSFER = _Kind("is not a bool", _read_transfer, _write_transfer)
 
 _ALWAYS = object()
+
+
+def _is_further(kind: _Kind, token: bytes) -> bool:
+    """Whether a token that is no cluster's is a further one, to be ignored: a damaged id, by its length, is not."""
+    return kind is _CLUSTER and len(token) != _ID_SIZE
 
 
 class _Field(NamedTuple):
@@ -243,6 +262,8 @@ class _Form(NamedTuple):
                 raise self.error(f"{field.name} is missing")
             value = field.kind.read(tokens[position])
             if value is None:
+                if _is_further(field.kind, tokens[position]):
+                    break
                 raise self.error(f"{field.name} {field.kind.wrong}")
             values.append(value)
         return values
@@ -784,10 +805,17 @@ class FrameDecoder:
         if header[:4] != _MAGIC[: len(header)]:
             raise ProtocolError("a frame with the wrong magic")
         if len(header) < _HEADER_BYTES:
+            # The least length that can come of what is there.
+            if int.from_bytes(header[4:].ljust(4, b"\0"), "big") > self._max_frame:
+                raise self._too_long()
             return 0
         length = int.from_bytes(header[4:], "big")
         if length < _HEADER_BYTES:
             raise ProtocolError(f"a frame of {length} bytes, less than its header")
         if length > self._max_frame:
-            raise ProtocolError(f"a frame of {length} bytes, above the limit of {self._max_frame}")
+            raise self._too_long()
         return length
+
+    def _too_long(self) -> ProtocolError:
+        # In the same words whether all of the length has arrived or only the part that shows it.
+        return ProtocolError(f"a frame above the limit of {self._max_frame} bytes")
