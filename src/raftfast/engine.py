@@ -78,11 +78,15 @@ class Engine:
         self._state_worker = ThreadPoolExecutor(1, "raftfast-state")
         self._piece_worker = ThreadPoolExecutor(1, "raftfast-pieces")
         self._jobs: deque[StoreJob | tuple[Rewrite, int | None]] = deque()
+        self._jobs_queued = 0
+        self._jobs_taken = 0
+        self._jobs_done = 0
         self._job_running = False
         self._incoming: IncomingSnapshot | None = None
         self._held: list[PieceWrite] = []
         self._lent: list[SnapshotFile] = []
         self._compacting = False
+        self._compactions = 0
         self._states_begun = 0
         self._wants_rewrite = False
         self._resets = 0
@@ -174,11 +178,11 @@ class Engine:
 
     def _carry_out(self, orders: Orders) -> None:
         for rewrite in orders.rewrites:
-            self._jobs.append((rewrite, None))  # entries of this turn follow the state that they were made on
+            self._queue((rewrite, None))  # entries of this turn follow the state that they were made on
         if orders.store is not None:
             if orders.store.image is not None and orders.store.image.reset:
                 self._resets += 1
-            self._jobs.append(orders.store)
+            self._queue(orders.store)
         self._start_job()
         self._send(orders)
         for number, reason in orders.closes:
@@ -224,6 +228,10 @@ class Engine:
 
     # ------------------------------------------------------------------ storage
 
+    def _queue(self, job: StoreJob | tuple[Rewrite, int | None]) -> None:
+        self._jobs.append(job)
+        self._jobs_queued += 1
+
     def _start_job(self) -> None:
         """One job at a time; what queued up meanwhile is one write and one sync: group commit."""
         if self._job_running or not self._jobs or self._stopped:
@@ -236,6 +244,7 @@ class Engine:
         else:
             rewrite, life = first
             self._submit(self._disk, lambda: self._rewrite(rewrite, life), lambda _: self._rewritten(rewrite))
+        self._jobs_taken = self._jobs_queued - len(self._jobs)
 
     def _store(self, job: StoreJob) -> None:
         hard_state = job.hard_state
@@ -259,7 +268,7 @@ class Engine:
         )
 
     def _stored(self, job: StoreJob) -> None:
-        self._job_running = False
+        self._job_running, self._jobs_done = False, self._jobs_taken
         self.member.stored(job.ticket, self.loop.time())
         self._note_room()
         self._start_job()
@@ -279,7 +288,7 @@ class Engine:
         self._room.look()
 
     def _rewritten(self, rewrite: Rewrite) -> None:
-        self._job_running = False
+        self._job_running, self._jobs_done = False, self._jobs_taken
         self._note_room()
         if rewrite.token:
             self.member.rewritten(rewrite.token, self.loop.time())
@@ -363,6 +372,7 @@ class Engine:
         if self._compacting or not ready or member.raft.last_applied < self.storage.stored_index + moves:
             return False
         self._compacting = True
+        self._compactions += 1
         self._wants_rewrite = False
         capture, life = member.capture(), self._resets
 
@@ -373,7 +383,7 @@ class Engine:
 
         def queue(app: AppFile | None) -> None:
             image = capture.image if app is None else _with_app(capture.image, app)
-            self._jobs.append((Rewrite(0, image, capture.index), life))
+            self._queue((Rewrite(0, image, capture.index), life))
             self._start_job()
 
         self._submit_state(write, queue)
@@ -404,9 +414,8 @@ class Engine:
         capture = member.capture()
 
         def built(file: SnapshotFile) -> None:
-            old = member.snapshots.built(capture, file.total, file)
-            if old is not None:
-                self.take_back(old)
+            for unused in member.snapshots.built(capture, file.total, file):
+                self.take_back(unused)
 
         self._submit_state(lambda: self._write_snapshot(capture), built)
 
@@ -562,8 +571,14 @@ class Engine:
             self.failed.exception()  # it is looked at by who waits for it; nobody has to
 
     async def settle(self) -> None:
-        """Waits until the storage has nothing left to do. Returns at once where the node failed."""
-        while (self._job_running or self._jobs or self._compacting) and not self._stopped:
+        """Waits until what is queued for storage now is stored, and a compaction that runs then is over, whatever comes
+        behind them. Returns at once where the node failed.
+        """
+        queued = self._jobs_queued
+        while self._jobs_done < queued and not self._stopped:
+            await self.turned.wait()
+        compaction = self._compactions
+        while self._compacting and self._compactions == compaction and not self._stopped:
             await self.turned.wait()
 
     async def next_turn(self) -> None:
