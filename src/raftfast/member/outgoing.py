@@ -84,12 +84,16 @@ class Transfer:
 
 
 class Transfers:
-    """All transfers of a leader, and the newest snapshot, which serves as long as the log behind it is kept."""
+    """All transfers of a leader, and the newest snapshot, which serves as long as the log behind it is kept.
+
+    One that is replaced, or behind which the log is gone, stays for the transfers that run from it; `unused` lets go.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.running: dict[str, Transfer] = {}
         self.source: Source | None = None
+        self._retired: list[Source] = []
         self.building = False
         self._not_before: dict[str, float] = {}
         self.finished = 0
@@ -103,6 +107,23 @@ class Transfers:
         source = self.source
         fits = source is not None and source.index >= least_index and peer in source.members
         return source if fits else None
+
+    def replace(self, source: Source | None) -> None:
+        """The newest snapshot is another one, or none: no transfer begins from the one that was."""
+        if self.source is not None:
+            self._retired.append(self.source)
+        self.source = source
+
+    def unused(self, least_index: int) -> list[Any]:
+        """The handles of snapshots from which no transfer runs, and none can begin: those older than `least_index`."""
+        if self.source is not None and self.source.index < least_index:
+            self.replace(None)
+        if not self._retired:
+            return []
+        used = {transfer.source for transfer in self.running.values()}
+        free = [source.handle for source in self._retired if source not in used]
+        self._retired = [source for source in self._retired if source in used]
+        return free
 
     def begin(self, peer: str, source: Source, now: float) -> Transfer:
         """A transfer begins."""
@@ -133,10 +154,10 @@ class Transfers:
         self.running.pop(peer, None)
         self._not_before[peer] = now + self._config.node_timeout
 
-    def drop_all(self) -> Source | None:
-        """We lead no more. Returns the snapshot to let go of."""
+    def drop_all(self) -> list[Any]:
+        """We lead no more. Returns the handles to let go of."""
         self.running.clear()
         self._not_before.clear()
-        source, self.source = self.source, None
         self.building = False
-        return source
+        self.replace(None)
+        return self.unused(0)

@@ -72,6 +72,8 @@ class Snapshots:
 
     def serve(self, leadership: Leadership, peers: list[str], now: float) -> None:
         """`peers` need a snapshot: transfers begin, where one is at hand; else one is ordered. Called each turn."""
+        boundary = self._member.raft.log.boundary_index
+        self._member.orders.release.extend(self._out.unused(boundary))
         if not (peers or self._out.running):
             return
         for peer, transfer in list(self._out.running.items()):
@@ -82,14 +84,13 @@ class Snapshots:
                 progress.snapshot_index = 0
                 self._out.ended(peer, now)
                 # One that ends below the boundary was for nothing: the next one finds twice the tail kept behind it.
-                enough = transfer.source.index >= self._member.raft.log.boundary_index
+                enough = transfer.source.index >= boundary
                 self._tail_factor = 1 if enough else min(2 * self._tail_factor, _MOST_TAIL_FACTOR)
                 self._member.raft.keep_tail(self._tail_factor)
                 self._member.count("snapshots_sent")
                 self._member.event("snapshot-sent", peer)
             elif transfer.must_ask(now, self._member.config.node_timeout / 4):
                 self._send_piece(peer, transfer.source, transfer.wanted, b"", now)
-        boundary = self._member.raft.log.boundary_index
         for peer in peers:
             if not self._out.may_begin(peer, now):
                 continue
@@ -114,23 +115,18 @@ class Snapshots:
         else:
             self._send_piece(peer, source, 0, b"", now)  # only asks what is wanted
 
-    def built(self, capture: Capture, total: int, handle: Any) -> Any:
-        """The snapshot that was ordered is written. Returns the handle of the one that it replaces, to be let go."""
+    def built(self, capture: Capture, total: int, handle: Any) -> list[Any]:
+        """The snapshot that was ordered is written. Returns the handles that nobody needs any more, to be let go.
+
+        Transfers from the one that it replaces go on: a member that takes long would begin anew with each that joins.
+        """
         self._out.building = False
         # A RESET may have come between: the state of the cluster that this node was in is none of the one it leads now.
         if self._member.raft.leadership is None or capture.image.cluster_id != self._member.cluster_id:
-            return handle
-        old, self._out.source = self._out.source, Source(capture, total, handle)
+            return [handle]
+        self._out.replace(Source(capture, total, handle))
         self._member.orders.busy = True
-        still_used = old is not None and any(t.source is old for t in self._out.running.values())
-        if old is None:
-            return None
-        if still_used:
-            for peer, transfer in list(self._out.running.items()):
-                if transfer.source is old:
-                    self._out.drop(peer)
-                    self._drop_progress(peer)
-        return old.handle
+        return self._out.unused(0)
 
     def build_failed(self) -> None:
         """The snapshot that was ordered could not be written."""
@@ -165,14 +161,13 @@ class Snapshots:
 
     def piece_failed(self, order: PieceRead) -> None:
         """A piece can't be read: its snapshot is given up, and whoever needs it gets another one from the beginning."""
-        source, out = self._out.source, self._out
+        out = self._out
         for peer, transfer in list(out.running.items()):
             if transfer.source.handle is order.source:
                 out.put_off(peer, self._member.now)
                 self._drop_progress(peer)
-        if source is not None and source.handle is order.source:
-            out.source = None
-            self._member.orders.release.append(source.handle)
+        if out.source is not None and out.source.handle is order.source:
+            out.replace(None)
 
     def on_ack(self, peer: str, ack: SnapshotAck) -> None:
         """A receiver says what it wants next."""
@@ -198,9 +193,7 @@ class Snapshots:
 
     def stop_sending(self) -> None:
         """This node leads no more."""
-        source = self._out.drop_all()
-        if source is not None:
-            self._member.orders.release.append(source.handle)
+        self._member.orders.release.extend(self._out.drop_all())
 
     # ------------------------------------------------------------------ taking
 

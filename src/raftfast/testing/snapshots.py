@@ -114,9 +114,8 @@ class SnapshotWork:
             app = b"".join(capture.app_pieces)
             data += app_header(len(app), nodesconf.crc64(app)) + app
         self._node.note("built", f"snapshot {capture.index}, {len(data)} bytes")
-        old = self._node.member.snapshots.built(capture, len(data), _Source(data))
-        if old is not None:
-            self._piece_later(self._release, old)
+        for unused in self._node.member.snapshots.built(capture, len(data), _Source(data)):
+            self._piece_later(self._release, unused)
 
     def _release(self, source: _Source) -> None:
         source.closed = True
