@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from .cluster.members import Member as ClusterMember
+from .cluster.view import ClusterView
 from .config import Config
 from .errors import (
     Busy,
@@ -47,7 +49,9 @@ sys.modules[f"{__name__}.wire"] = wire
 __all__ = [
     "COMPILED",
     "Busy",
+    "ClusterMember",
     "ClusterReset",
+    "ClusterView",
     "Compacted",
     "Config",
     "ConfigError",

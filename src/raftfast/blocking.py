@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import node as _node
-from .cluster.state import ClusterState
+from .cluster.view import ClusterView
 from .config import Config
 from .errors import NodeClosed
 from .member import Event
@@ -206,9 +206,9 @@ class Node:
         return self.call(lambda: self._node.node_id)
 
     @property
-    def cluster(self) -> ClusterState:
-        """The applied cluster metadata as it is now: a copy, which nothing changes any more."""
-        return self.call(lambda: self._node.cluster.copy())
+    def cluster(self) -> ClusterView:
+        """The applied cluster metadata of this moment: nodes, slots, shards. Read only; nothing changes it later."""
+        return self.call(lambda: self._node.cluster)
 
     def status(self) -> Status:
         """What this node is at this moment."""

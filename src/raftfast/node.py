@@ -21,6 +21,7 @@ from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, Sl
 from .cluster.members import bits_of, ranges_of
 from .cluster.sessions import Sessions
 from .cluster.state import ClusterState
+from .cluster.view import ClusterView
 from .config import BUS_PORT_OFFSET, Config
 from .engine import Engine
 from .errors import (
@@ -525,9 +526,9 @@ class Node:
         return self._member().node_id
 
     @property
-    def cluster(self) -> ClusterState:
-        """The applied cluster metadata: nodes, slots, shards. Read only."""
-        return self._state()
+    def cluster(self) -> ClusterView:
+        """The applied cluster metadata of this moment: nodes, slots, shards. Read only; nothing changes it later."""
+        return self._state().view()
 
     @property
     def repl_offsets(self) -> dict[str, int]:

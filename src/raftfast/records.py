@@ -6,6 +6,7 @@ Floor 0. Defined once and shared by both twins of the parser. Nothing is parsed 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Address:
     port: int
     cport: int
     hostname: str = ""
-    aux: dict[str, str] = field(default_factory=dict)
+    aux: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

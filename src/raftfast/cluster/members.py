@@ -6,14 +6,15 @@ Floor 2. Values and the way between them and `records.NodeRecord`; what may chan
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from ..errors import EntryError
 from ..records import SLOTS, Address, NodeRecord
 
-__all__ = ["Member", "Ranges", "bits_of", "canonical_address", "member_of", "ranges_of", "record_of"]
+__all__ = ["Member", "Ranges", "bits_of", "canonical_address", "frozen", "member_of", "ranges_of", "record_of"]
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -23,9 +24,10 @@ _LEFT_OUT_IF_EMPTY: Final = ("availability-zone", "client-ipv6", "client-ipv4", 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node of the cluster, as the entries made it. Never changed, only replaced.
+    """A node of the cluster, as the entries made it. Never changed, only replaced: services see it as it is.
 
-    `address` has no shard-id among its fields: `shard_id` is it. Bit *n* of `slot_bits` stands for slot *n*.
+    `address` is `frozen`, without a shard-id among its fields: `shard_id` is it. Bit *n* of `slot_bits` stands for
+    slot *n*.
     """
 
     id: str
@@ -67,6 +69,11 @@ def canonical_address(address: Address) -> tuple[Address, str | None]:
             aux[name] = str(number)
     kept = {name: value for name, value in aux.items() if value or name not in _LEFT_OUT_IF_EMPTY}
     return Address(address.ip, port, address.cport, address.hostname, kept), shard_id
+
+
+def frozen(address: Address) -> Address:
+    """An equal address whose fields nobody can change."""
+    return replace(address, aux=MappingProxyType(dict(address.aux)))
 
 
 def _port(text: str) -> int:
@@ -118,7 +125,7 @@ def member_of(record: NodeRecord) -> Member:
         raise EntryError(f"the replica {record.id} has slots")
     return Member(
         id=record.id,
-        address=kept,
+        address=frozen(kept),
         shard_id=shard_id,
         primary_id=record.primary_id,
         voter="learner" not in record.flags,

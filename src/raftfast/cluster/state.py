@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..errors import EntryError, InvariantViolation, ParseError
 from ..hot import nodesconf
-from ..records import SLOTS, Address, NodeRecord
+from ..records import Address, NodeRecord
 from .entries import (
     AddVoter,
     DelVoter,
@@ -29,11 +29,11 @@ from .entries import (
     SetReplicaOf,
     SlotChange,
 )
-from .members import Member, Ranges, bits_of, canonical_address, member_of, ranges_of, record_of
+from .members import Member, bits_of, canonical_address, frozen, member_of, ranges_of
+from .view import ALL_SLOTS, ClusterView, Metadata
 
 __all__ = ["HOLDS", "VALID", "ClusterState", "Kind", "Verdict"]
 
-_ALL_SLOTS: Final = (1 << SLOTS) - 1
 _MOST: Final = (1 << 64) - 1
 _ID_LENGTH: Final = 40
 
@@ -77,7 +77,7 @@ class _Change:
     bumped: tuple[str, ...] = ()
 
 
-class ClusterState:
+class ClusterState(Metadata):
     """The cluster's metadata after some prefix of the log.
 
     Invariants: 1. a member stands under its own id; 2. no slot has two owners; 3. a replica owns no slots, and its
@@ -87,108 +87,32 @@ class ClusterState:
     Two states are equal if their node lines are. `removed` is not part of that: it is kept while the process lives.
     """
 
-    __slots__ = ("_epochs", "_nodes", "_removed", "_voters")
+    __slots__ = ("_removed", "_view")
+
+    _nodes: dict[str, Member]
+    _epochs: dict[str, int]
 
     def __init__(self) -> None:
-        self._nodes: dict[str, Member] = {}
-        self._epochs: dict[str, int] = {}
+        self._nodes = {}
+        self._epochs = {}  # replaced, never changed: views share it
         self._removed: dict[str, int] = {}
-        self._voters: frozenset[str] = frozenset()
-
-    # What is asked of it. The dictionaries are for reading only.
-
-    @property
-    def nodes(self) -> dict[str, Member]:
-        """The members by id, in no order."""
-        return self._nodes
+        self._voters = frozenset()
+        self._view: ClusterView | None = None
 
     @property
     def removed(self) -> dict[str, int]:
         """Forgotten ids, each with the index of its NODE_FORGET (PROTOCOL 8)."""
         return self._removed
 
-    @property
-    def size(self) -> int:
-        """How many voters there are."""
-        return len(self._voters)
-
-    def voters(self) -> frozenset[str]:
-        """The ids of the voters, as applied."""
-        return self._voters
-
-    def shard_of(self, node_id: str) -> str | None:
-        """The shard of a member; None of another node."""
-        member = self._nodes.get(node_id)
-        return None if member is None else member.shard_id
-
-    def shard_epoch(self, shard_id: str) -> int:
-        """The shard's epoch; 0 where it has no members."""
-        return self._epochs.get(shard_id, 0)
-
-    def shard_members(self, shard_id: str) -> list[str]:
-        """The ids of a shard's members, ascending."""
-        return sorted(member.id for member in self._nodes.values() if member.shard_id == shard_id)
-
-    def shard_ids(self) -> list[str]:
-        """The shards that have members, ascending."""
-        return sorted(self._epochs)
-
-    def is_primary(self, node_id: str) -> bool:
-        """Whether the node is a member and a primary."""
-        member = self._nodes.get(node_id)
-        return member is not None and member.primary_id is None
-
-    def primary_of(self, node_id: str) -> str | None:
-        """The primary of a replica; None of any other node."""
-        member = self._nodes.get(node_id)
-        return None if member is None else member.primary_id
-
-    def replicas_of(self, node_id: str) -> list[str]:
-        """The ids of a primary's replicas, ascending."""
-        return sorted(member.id for member in self._nodes.values() if member.primary_id == node_id)
-
-    def slots_of(self, node_id: str) -> Ranges:
-        """The slots of a node as ascending, maximal (first, last) pairs; none of a node that is no member."""
-        member = self._nodes.get(node_id)
-        return () if member is None else member.slots
-
-    def owner_of(self, slot: int) -> str | None:
-        """The owner of a slot. **Cost**: one look at each member."""
-        bit = 1 << slot
-        return next((member.id for member in self._nodes.values() if member.slot_bits & bit), None)
-
-    def assigned_bits(self) -> int:
-        """The slots that have an owner, one bit each."""
-        bits = 0
-        for member in self._nodes.values():
-            bits |= member.slot_bits
-        return bits
-
-    def assigned(self) -> int:
-        """How many slots have an owner."""
-        return self.assigned_bits().bit_count()
-
-    def covered(self) -> bool:
-        """Whether every slot has an owner that is not failed (PROTOCOL 10)."""
-        bits = 0
-        for member in self._nodes.values():
-            if not member.failed:
-                bits |= member.slot_bits
-        return bits == _ALL_SLOTS
+    def view(self) -> ClusterView:
+        """What is applied now, for who only reads. **Cost**: a dictionary is copied, where anything has changed."""
+        if self._view is None:
+            self._view = ClusterView(self._nodes.copy(), self._epochs, self._voters)
+        return self._view
 
     def stale(self, shard_id: str, epoch: int) -> bool:
         """Whether an entry that was made for that epoch of the shard comes too late (NODESCONF 1.7)."""
         return self._epochs.get(shard_id, 0) not in (0, epoch)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ClusterState):
-            return NotImplemented
-        return self._nodes == other._nodes and self._epochs == other._epochs
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"<ClusterState of {len(self._nodes)} members, {self.size} voters, {self.assigned()} slots>"
 
     # What changes it.
 
@@ -222,6 +146,7 @@ class ClusterState:
 
     def _take(self, index: int, change: _Change) -> None:
         """The one place where the state changes."""
+        self._view = None
         before = [self._nodes.get(member.id) for member in change.members]
         for member in change.members:
             self._nodes[member.id] = member
@@ -237,15 +162,7 @@ class ClusterState:
         if any(old is None or old.voter != new.voter for old, new in zip(before, change.members, strict=True)):
             self._voters = frozenset(member.id for member in self._nodes.values() if member.voter)
 
-    # How it is written and read.
-
-    def records(self, myself: str | None = None) -> list[NodeRecord]:
-        """The members' node lines as values, ascending by id; `myself` gets that flag.
-
-        Links are no part of the state: `connected` is always true, and the times are 0 (NODESCONF 2).
-        """
-        members = (self._nodes[node_id] for node_id in sorted(self._nodes))
-        return [record_of(m, self._epochs[m.shard_id], myself=m.id == myself) for m in members]
+    # How it is read; `records` writes it.
 
     @classmethod
     def from_records(cls, records: Iterable[NodeRecord]) -> ClusterState:
@@ -283,7 +200,7 @@ class ClusterState:
         for node_id, member in self._nodes.items():
             if member.id != node_id or len(node_id) != _ID_LENGTH:
                 raise InvariantViolation(f"1: {member.id} stands under {node_id}")
-            if owned & member.slot_bits or member.slot_bits & ~_ALL_SLOTS:
+            if owned & member.slot_bits or member.slot_bits & ~ALL_SLOTS:
                 raise InvariantViolation(f"2: {node_id} owns slots of another node, or none that exist")
             owned |= member.slot_bits
             if member.primary_id is not None:
@@ -366,7 +283,7 @@ def _slot_change(state: ClusterState, entry: SlotChange) -> _Change | Verdict:
         target = state._nodes.get(entry.target_id)
         if target is None:
             return _unknown(entry.target_id)
-    owned_by_target = state.assigned_bits() ^ _ALL_SLOTS if target is None else target.slot_bits
+    owned_by_target = state.assigned_bits() ^ ALL_SLOTS if target is None else target.slot_bits
     if wanted & ~owned_by_target == 0:
         return HOLDS
     if entry.source_id is not None:
@@ -378,7 +295,7 @@ def _slot_change(state: ClusterState, entry: SlotChange) -> _Change | Verdict:
             return _conflict(state, side.shard_id, epoch)
     if target is not None and not target.is_primary:
         return _rejected(f"node {target.id} is a replica")
-    owned_by_source = state.assigned_bits() ^ _ALL_SLOTS if source is None else source.slot_bits
+    owned_by_source = state.assigned_bits() ^ ALL_SLOTS if source is None else source.slot_bits
     if missing := wanted & ~owned_by_source:
         slot = ranges_of(missing)[0][0]
         return _rejected(f"slot {slot} {'has an owner' if source is None else f'is not owned by {source.id}'}")
@@ -514,7 +431,8 @@ def _has_replicas(state: ClusterState, member: Member) -> bool:
 def _settled(text: str) -> tuple[Address, str | None] | Verdict:
     """An entry's address as a member keeps it, and the shard-id that it names."""
     try:
-        return canonical_address(nodesconf.parse_address(text))
+        address, shard_id = canonical_address(nodesconf.parse_address(text))
+        return frozen(address), shard_id
     except (ParseError, EntryError) as error:
         return _rejected(f"bad address: {error}")
 

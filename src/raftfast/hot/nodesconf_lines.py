@@ -339,7 +339,7 @@ def node_of(line: bytes) -> NodeRecord:
         address.port,
         address.cport,
         address.hostname,
-        address.aux,
+        dict(address.aux),
         flags,
         primary,
         ping,
