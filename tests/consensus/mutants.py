@@ -39,6 +39,16 @@ def mutant(rule: str, test: Callable[[type], None], *changes: tuple[str, str, st
     return pytest.param(Mutant(rule, test, changes, source), id=rule)
 
 
+def given(test: Callable[..., None], *arguments: Any) -> Callable[[type], None]:
+    """A test of another signature, as a mutant's."""
+
+    def named(log_class: type) -> None:
+        test(*(log_class if argument is type else argument for argument in arguments))
+
+    named.__name__ = test.__name__
+    return named
+
+
 def expect_failure(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test holds as things are, and fails without the rule."""
     assert is_killed(case, monkeypatch), f"{case.test.__name__} holds without its rule: {case.rule}"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from raft_world import World
+from typing import Any
 
-from raftfast.messages import AppendEntries, Message
+from raft_world import Same, World
+
+from raftfast.config import Config
+from raftfast.consensus import Raft, Standing, Update
+from raftfast.messages import AppendEntries, AppendEntriesAck, Message, Role
+from raftfast.records import HardState
 
 
 def led(log_class: type, count: int = 3, **knobs: float) -> World:
@@ -51,3 +56,35 @@ def behind(log_class: type, terms: list[int] | None = None) -> World:
     world.boot("3")
     world.stabilize()
     return world
+
+
+def follower(log_class: type, **kwargs: Any) -> Raft:
+    """One core, a follower in a cluster of three whose storage jobs come back when the test says so."""
+    raft = Raft(
+        "1",
+        kwargs.pop("log", log_class(0, 0)),
+        kwargs.pop("config", Config(node_timeout=1.0)),
+        Same(0.5),
+        standing=Standing.MEMBER,
+        hard_state=kwargs.pop("hard_state", HardState(1, None)),
+        voters=kwargs.pop("voters", "123"),
+        members=kwargs.pop("members", "123"),
+        now=0.0,
+    )
+    assert not kwargs
+    return raft
+
+
+def pre_candidate(log_class: type) -> Raft:
+    """A node that followed 2 in term 1 until its election timeout passed."""
+    raft = follower(log_class)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (), (), 1), 0.1, 7)
+    for tenth in range(2, 20):
+        raft.tick(tenth / 10)
+    assert raft.role is Role.PRE_CANDIDATE
+    raft.take()
+    return raft
+
+
+def acks(update: Update) -> list[AppendEntriesAck]:
+    return [send.message for send in update.send if isinstance(send.message, AppendEntriesAck)]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from raft_steps import led
-from raft_world import Same, World
+from raft_steps import acks, follower, led, pre_candidate
+from raft_world import World
 
-from raftfast.config import Config
-from raftfast.consensus import Installed, Pending, Proposal, Raft, Standing, Update
+from raftfast.consensus import Installed, Pending, Proposal, Standing
 from raftfast.errors import InvariantViolation
-from raftfast.messages import AppendEntries, AppendEntriesAck, Role, TimeoutNow, VoteRequest
+from raftfast.messages import AppendEntries, AppendEntriesAck, Role, TimeoutNow, Vote, VoteRequest
 from raftfast.records import HardState
 
 
@@ -32,27 +29,6 @@ def test_a_link_that_comes_up_brings_no_vote_request_before_the_own_vote_is_dura
     world.nodes["1"].disk.slow = False
     world.store("1")
     assert {f.to for f in world.bag if isinstance(f.message, VoteRequest)} == {"2", "3"}
-
-
-def follower(log_class: type, **kwargs: Any) -> Raft:
-    """One core, a follower in a cluster of three whose storage jobs come back when the test says so."""
-    raft = Raft(
-        "1",
-        kwargs.pop("log", log_class(0, 0)),
-        kwargs.pop("config", Config(node_timeout=1.0)),
-        Same(0.5),
-        standing=Standing.MEMBER,
-        hard_state=kwargs.pop("hard_state", HardState(1, None)),
-        voters=kwargs.pop("voters", "123"),
-        members=kwargs.pop("members", "123"),
-        now=0.0,
-    )
-    assert not kwargs
-    return raft
-
-
-def acks(update: Update) -> list[AppendEntriesAck]:
-    return [send.message for send in update.send if isinstance(send.message, AppendEntriesAck)]
 
 
 def test_an_acknowledgement_owed_in_an_earlier_term_is_not_sent_in_a_new_one(log_class: type) -> None:
@@ -356,17 +332,6 @@ def test_a_pre_candidate_still_owes_its_answer_to_the_leader_of_its_term(log_cla
     assert acks(raft.take()) == [AppendEntriesAck(1, True, 1, 0, 1)]
 
 
-def pre_candidate(log_class: type) -> Raft:
-    """A node that followed 2 in term 1 until its election timeout passed."""
-    raft = follower(log_class)
-    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (), (), 1), 0.1, 7)
-    for tenth in range(2, 20):
-        raft.tick(tenth / 10)
-    assert raft.role is Role.PRE_CANDIDATE
-    raft.take()
-    return raft
-
-
 def test_an_install_that_outlives_the_election_timeout_is_answered_in_its_term(log_class: type) -> None:
     """Else the leader waits for ever: it sends nothing but what the snapshot's answer lets it send."""
     raft = pre_candidate(log_class)
@@ -404,3 +369,22 @@ def test_who_led_before_our_own_last_term_is_not_silent_since_then(log_class: ty
     leadership = world["2"].leadership
     assert leadership is not None
     assert world.now - leadership.peers["1"].silent_since < 2.0
+
+
+def test_a_joiner_grants_no_vote_before_its_log_reaches_what_was_committed_when_it_came(log_class: type) -> None:
+    """PROTOCOL 4: up to there it reads history, and may be a voter by an earlier life whose entries it has lost."""
+    raft = follower(log_class)
+    raft.reset(Standing.JOINER, 0, 0.1)
+    raft.stored(raft.take().ticket, 0.1)
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 3, (1, 1), (b"1 NODE_JOIN 1 x", b"1 NOOP"), 1), 0.2, 7)
+    raft.set_members("123", 0.2)
+    raft.stored(raft.take().ticket, 0.2)
+    raft.receive("3", VoteRequest("3", 2, 9, 1, True), 0.3, 8)
+    assert Vote(1, False) in [send.message for send in raft.take().send]
+    raft.receive("2", AppendEntries("2", 1, 2, 1, 3, (1,), (b"1 NOOP",), 1), 0.4, 7)
+    raft.stored(raft.take().ticket, 0.4)
+    raft.take()
+    raft.receive("3", VoteRequest("3", 2, 9, 1, True), 0.5, 8)
+    update = raft.take()
+    raft.stored(update.ticket, 0.5)
+    assert Vote(2, True) in [send.message for send in raft.take().send]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import test_lost_and_tail as lost
 import test_review as review
 import test_tables as tables
-from mutants import Mutant, expect_failure, mutant
+from mutants import Mutant, expect_failure, given, mutant
 from scenario import Scenario
 
 TESTDATA = Path(__file__).parent / "testdata"
@@ -22,22 +21,12 @@ def untold(rule: str, story: str, *changes: tuple[str, str, str], source: str) -
 
     def told(log_class: type) -> None:
         text = (TESTDATA / f"{story}.txt").read_text(encoding="utf-8")
-        for given, line in zip_longest(Scenario(log_class).run(text).split("\n"), text.split("\n")):
-            if given != line:  # the whole text in one assertion costs pytest seconds to explain
-                pytest.fail(f"{line!r} is told, {given!r} happens")
+        for happens, line in zip_longest(Scenario(log_class).run(text).split("\n"), text.split("\n")):
+            if happens != line:  # the whole text in one assertion costs pytest seconds to explain
+                pytest.fail(f"{line!r} is told, {happens!r} happens")
 
     told.__name__ = f"story {story}"
     return mutant(rule, told, *changes, source=source)
-
-
-def given(test: Callable[..., None], *arguments: Any) -> Callable[[type], None]:
-    """A test of another signature, as a mutant's."""
-
-    def named(log_class: type) -> None:
-        test(*(log_class if argument is type else argument for argument in arguments))
-
-    named.__name__ = test.__name__
-    return named
 
 
 GRANTS = "return self.node_id in self.members and self.log.last_index >= self.commit_to_reach"
@@ -519,6 +508,12 @@ CASES = [
         "the old leader is silent since the election only",
         review.test_the_old_leader_that_joins_again_is_not_taken_for_silent_since_the_election,
         ("leading", "progress.silent_since = self._old_leader[1]", "pass"),
+        source="PROTOCOL 4",
+    ),
+    mutant(
+        "a joiner grants votes in history",
+        review.test_a_joiner_grants_no_vote_before_its_log_reaches_what_was_committed_when_it_came,
+        ("core", " and self.log.last_index >= self.commit_to_reach", ""),
         source="PROTOCOL 4",
     ),
     mutant(
