@@ -253,12 +253,9 @@ def test_who_knew_its_earlier_life_and_gets_the_next_one_by_snapshot_waits_for_i
 # ---------------------------------------------------------------------- who counts on a joiner
 
 
-@pytest.mark.parametrize("shard_id", ["5" * 40, None])
-def test_a_joiner_that_reads_history_grants_no_vote_to_who_knew_its_earlier_life(shard_id: str | None) -> None:
-    """PROTOCOL 4. Two leaders acknowledged: c, which was away, counted a, and a had its old NODE_JOIN alone by then.
-
-    `shard_id` None: a lost its folder but for its own line, and kept its old one.
-    """
+@pytest.mark.parametrize("how", ["reset", "reset, restarted", "emptied but for its own line"])
+def test_a_joiner_that_reads_history_grants_no_vote_to_who_knew_its_earlier_life(how: str) -> None:
+    """PROTOCOL 4. Two leaders acknowledged: c, which was away, counted a, and a had its old NODE_JOIN alone by then."""
     world = Wiring("abce", trim_keep=1000, max_append_bytes=1, max_inflight=1)
     a, b, c, e = (world[name] for name in "abce")
     world.form("abc")
@@ -273,7 +270,7 @@ def test_a_joiner_that_reads_history_grants_no_vote_to_who_knew_its_earlier_life
     world.done(b.entry(NodeForget(a.id, 0)))
     world.until(lambda: a.member.standing is Standing.REMOVED)
     world.done(b.propose(b"two"))
-    reset(world, a, shard_id or a.shard)
+    reset(world, a, a.shard if how.startswith("emptied") else "5" * 40)
     until = c.member.raft.log.last_index - 1
     world.held = lambda sender, to, message: (
         to is a and isinstance(message, AppendEntries) and a.member.raft.log.last_index >= until
@@ -281,6 +278,12 @@ def test_a_joiner_that_reads_history_grants_no_vote_to_who_knew_its_earlier_life
     a.meet(b)
     world.until(lambda: bool(world.kept))
     assert a.id in a.member.raft.voters, "by its earlier life"
+    if how == "reset, restarted":  # then it does not know how far history goes
+        a.crash()
+        a.start()
+        world.settle()
+    assert not a.member.raft.may_grant
+    assert a.member.cluster_token == "joining", "nobody is to count on it"
     world.heal()
     world.kept.clear()
     world.held = lambda sender, to, message: False
@@ -385,6 +388,49 @@ def test_a_joiner_that_was_forgotten_while_it_was_down_is_told_and_gives_up(rest
     assert is_member_in_the_end(world, d)
 
 
+def test_a_joiner_whose_join_is_cut_off_reads_history_again() -> None:
+    world = Wiring("ad", trim_keep=1000)
+    a, d = world["a"], world["d"]
+    world.held = lambda sender, to, message: isinstance(message, AppendEntries)
+    a.meet(d)
+    world.until(lambda: d.member.standing is Standing.JOINER)
+    raft = d.member.raft
+    earlier = Identity(d.id, "4" * 40, d.address)
+    joins = tuple(b"5 " + NodeJoin(d.id, who.text, False).encode() for who in (earlier, d.member.identity))
+    raft.receive(a.id, AppendEntries(a.id, 5, 0, 0, 1, (5, 5), joins, 1), world.now, None)
+    d.turn()
+    assert d.member.knows(d.id)
+    assert raft.may_grant
+    raft.receive(a.id, AppendEntries(a.id, 6, 1, 5, 1, (6,), (b"6 NOOP",), 1), world.now, None)
+    d.turn()
+    assert d.member.knows(d.id)
+    assert not raft.may_grant
+    assert d.member.cluster_token == "joining"
+
+
+def test_a_joiner_that_reads_history_does_not_take_its_old_forgetting_for_news() -> None:
+    """It asks a member that does not know yet that it joins again."""
+    world = with_learner(trim_keep=1000, max_append_bytes=1, max_inflight=1)
+    a, c, d = world["a"], world["c"], world["d"]
+    forget(world, d)
+    world.until(lambda: d.member.standing is Standing.REMOVED and d.id in c.member.state.removed)
+    world.part("a", "c")
+    world.part("b", "c")
+    reset(world, d)
+    world.held = lambda sender, to, message: (
+        to is d and isinstance(message, AppendEntries) and d.member.raft.log.last_index > 0
+    )
+    d.meet(a)
+    world.until(lambda: bool(world.kept))
+    assert d.member.raft.last_applied < c.member.state.removed[d.id]
+    d.meet(c)
+    world.run(0.3)
+    assert d.member.standing is Standing.JOINER
+    world.heal()
+    world.release()
+    assert is_member_in_the_end(world, d)
+
+
 # ---------------------------------------------------------------------- who is told that it is forgotten
 
 
@@ -433,6 +479,33 @@ def test_who_knows_less_than_a_member_does_not_take_it_for_forgotten() -> None:
     assert d.id not in c.member.state.nodes
     assert d.member.standing is Standing.MEMBER
     assert d.member.links.outbound[c.id].node_id == c.id
+
+
+def test_who_knows_less_than_a_joiner_does_not_make_it_give_up() -> None:
+    """It was started again, has applied nothing yet, and others may count on it."""
+    world = Wiring("abcd", trim_keep=1000)
+    a, b, c, d = (world[name] for name in "abcd")
+    world.form("abc")
+    d.compact = lambda: None  # type: ignore[method-assign]
+    world.isolate("c")
+    world.done(d.meet(a))
+    world.until(lambda: a.member.is_voter(d.id) and d.member.is_voter(d.id))
+    world.run(0.3)
+    for host in (a, b, d):
+        host.crash()
+    world.heal()
+    world.part("a", "c")
+    world.part("b", "c")
+    del d.compact
+    d.start()
+    world.run(1.0)
+    assert d.member.links.outbound[c.id].node_id == c.id
+    assert c.member.raft.last_applied > d.member.raft.last_applied == 0
+    assert d.member.standing is Standing.JOINER
+    a.start()
+    b.start()
+    world.heal()
+    assert is_member_in_the_end(world, d)
 
 
 # ---------------------------------------------------------------------- the log's tail
