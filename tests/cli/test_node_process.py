@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raftfast.cli import node_process
 from raftfast.cli.node_process import NodeProcess, ProcessFailed, poll, serve_command, unused_ports
 
 FOREVER = 60.0
@@ -127,6 +128,13 @@ def test_unused_ports_are_distinct_free_and_not_for_outgoing_connections():
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+def test_no_port_is_given_out_twice(monkeypatch):
+    """Nothing listens yet on the port of a node that is not started, and another that is made now must not have it."""
+    monkeypatch.setattr(node_process, "_lowest_port", lambda: node_process._ephemeral_port() - 4096)
+    given = [port for _ in range(100) for port in unused_ports(2)]
+    assert len(set(given)) == 200
 
 
 def test_poll_tries_once_more_at_the_deadline_and_takes_an_oserror_for_not_yet():

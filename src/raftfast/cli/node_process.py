@@ -24,6 +24,8 @@ __all__ = ["HOST", "NodeProcess", "ProcessFailed", "poll", "serve_command", "unu
 HOST = "127.0.0.1"
 _PAUSE = 0.02
 _KILL_WAIT = 60.0
+_given: set[int] = set()
+"""The ports that `unused_ports` gave out."""
 
 
 class ProcessFailed(Exception):
@@ -47,14 +49,17 @@ def poll(condition: Callable[[], bool], *, within: float, what: str) -> None:
 
 
 def unused_ports(count: int) -> list[int]:
-    """Ports of the loopback address on which nothing listens now.
+    """Ports of the loopback address on which nothing listens now, none of which this process gave out before.
 
     They lie below the range that the system takes for outgoing connections: otherwise a node that is down for a
-    moment could find its port taken by a connection of another.
+    moment could find its port taken by a connection of another. Nor must it find another node on it, or one that
+    starts beside it: nothing listens yet on the ports of nodes that are not started.
     """
     candidates = random.SystemRandom().sample(range(_lowest_port(), _ephemeral_port()), 4096)
     found: list[int] = []
     for port in candidates:
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -63,6 +68,7 @@ def unused_ports(count: int) -> list[int]:
                 continue
         found.append(port)
         if len(found) == count:
+            _given.update(found)
             return found
     raise OSError(f"no {count} unused ports found")
 
