@@ -14,6 +14,14 @@ from raftfast.cli.node_process import NodeProcess
 FAKE = Path(__file__).with_name("fake_node.py")
 
 
+@pytest.fixture(autouse=True)
+def own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a console is, is the test's to say: by these variables the machine says it too, and rich follows them."""
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
 @pytest.fixture
 def habit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets how the fake nodes that are made from now on behave."""

@@ -12,8 +12,10 @@ from node_cluster import ELECTIONS, Journal, cluster_of, events_of, kill, meet
 from raftfast import COMPILED
 
 TRIMMED = {"trim_keep": 4, "trim_keep_time": 0.0}
+SMALL = {**TRIMMED, "max_log_bytes": 1000}
+"""Where the log is to be trimmed past a member that is down, whatever it counts as, and no leader is to be replaced."""
 SHORT = {**TRIMMED, "node_timeout": ELECTIONS}
-"""Where the log is to be trimmed past a member that is down, or a leader to be replaced, or a snapshot sent again."""
+"""Where a member that is down is to count as dead soon, or a leader to be replaced, or a snapshot sent again."""
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
@@ -32,7 +34,7 @@ async def trimmed_past(cluster, index: int) -> None:
 def test_a_node_that_was_down_through_a_trim_catches_up_by_snapshot(run_on_both, tmp_path: Path, pieces: str) -> None:
     async def main() -> None:
         size = 1 << 20 if pieces == "one" else 50
-        async with cluster_of(tmp_path, 3, **SHORT, snapshot_piece_bytes=size) as cluster:
+        async with cluster_of(tmp_path, 3, **SMALL, snapshot_piece_bytes=size) as cluster:
             await cluster[0].propose_many(numbered(50))
             await cluster.converge()
             down = (await cluster.followers())[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from real_cluster import PATIENCE
+from real_cluster import PATIENCE, Cluster
 
 from raftfast.cli.node_process import HOST, NodeProcess
 
@@ -59,6 +61,14 @@ def strike(port: int, data: bytes) -> None:
         link.shutdown(socket.SHUT_WR)
         while link.recv(65536):
             pass
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Nodes here are alone and never to be elected: a link that says nothing for a moment is not closed for it."""
+    made = Cluster(tmp_path, node_timeout_ms=15_000)
+    yield made
+    made.kill()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from real_cluster import PATIENCE
 from raftfast.cli.node_process import HOST, NodeProcess, poll, unused_ports
 
 REWRITES = 20
+NODE_TIMEOUT = ["--node-timeout", "15000"]
+"""So long that the node, which is alone, does not step down for a disk that is slow for a moment."""
 
 
 @pytest.fixture
@@ -24,9 +26,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
     """A node whose file was rewritten many times."""
     config = tmp_path / "often.toml"
     config.write_text("rewrite_min_bytes = 0\nrewrite_factor = 0.1\n")
-    made = NodeProcess(
-        tmp_path / "node", extra=["--node-timeout", "1000", "--config", str(config)], answer_timeout=PATIENCE
-    )
+    made = NodeProcess(tmp_path / "node", extra=[*NODE_TIMEOUT, "--config", str(config)], answer_timeout=PATIENCE)
     with made:
         made.start()
         made.wait_ready(within=PATIENCE)
@@ -43,7 +43,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 
 def another(node: NodeProcess) -> NodeProcess:
     """A second process on the same folder, with ports and a log of its own."""
-    second = NodeProcess(node.directory, extra=["--node-timeout", "1000"], answer_timeout=PATIENCE)
+    second = NodeProcess(node.directory, extra=NODE_TIMEOUT, answer_timeout=PATIENCE)
     second.log_path = node.directory.with_name("second.log")
     return second
 
@@ -80,7 +80,7 @@ def test_the_lock_of_a_killed_process_is_free(node: NodeProcess) -> None:
 
 
 def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
-    with NodeProcess(tmp_path / "node", answer_timeout=PATIENCE) as first, another(first) as second:
+    with NodeProcess(tmp_path / "node", extra=NODE_TIMEOUT, answer_timeout=PATIENCE) as first, another(first) as second:
         first.start()
         second.start()
         poll(lambda: not (first.running and second.running), within=PATIENCE, what="one is refused")
