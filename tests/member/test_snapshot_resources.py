@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from wiring import Host, Wiring
 
 from raftfast.consensus import Standing
 from raftfast.member import Capture, Orders, PieceRead
-from raftfast.messages import SnapshotPiece
+from raftfast.messages import AppendEntries, Message, SnapshotPiece
 
 PIECE = 50
 LIMITS: dict[str, Any] = {
@@ -204,3 +205,118 @@ def test_a_snapshot_that_can_not_be_read_is_let_go_with_its_transfers() -> None:
         world.settle()
     del c.write_piece
     world.until(lambda: c.member.raft.last_applied == a.member.raft.last_applied)
+
+
+# ---------------------------------------------------------------------- what arrives, and is overtaken
+
+
+def half_taken(world: Wiring) -> tuple[Host, list[bool]]:
+    """`c` has a part of a snapshot of `a`, and nothing more of it comes; `b` kept its log. When its `c` gave it up."""
+    world["b"].member.raft._trim = lambda: None  # type: ignore[method-assign]
+    c = left_behind(world)
+    gave_up: list[bool] = []
+    carry_out = c.carry_out
+
+    def carrying_out(orders: Orders) -> bool:
+        if orders.abandon_incoming:
+            gave_up.append(True)
+        return carry_out(orders)
+
+    c.carry_out = carrying_out  # type: ignore[method-assign]
+    pieces = 0
+
+    def after_some(sender: Host, to: Host, message: Message) -> bool:
+        nonlocal pieces
+        pieces += isinstance(message, SnapshotPiece) and bool(message.data)
+        return isinstance(message, SnapshotPiece) and pieces > 5
+
+    world.held = after_some
+    world.heal()
+    world.until(lambda: pieces > 5)
+    incoming = c.member.snapshots._in
+    assert 0 < incoming.written < incoming.total
+    assert not gave_up
+    return c, gave_up
+
+
+def test_a_part_of_a_snapshot_goes_when_the_term_of_its_leader_is_over() -> None:
+    """It would be of use to nobody: a snapshot of the next leader has another name."""
+    world = Wiring("abc", **LIMITS)
+    c, gave_up = half_taken(world)
+    world["a"].crash()
+    world.until(lambda: world["b"].member.raft.is_leader)
+    world.done(world["b"].propose(b"y"))
+    world.until(lambda: c.member.raft.last_applied == world["b"].member.raft.last_applied)
+    world.until(lambda: gave_up == [True])
+    assert c.member.snapshots._in.name is None
+
+
+def test_a_part_of_a_snapshot_goes_when_entries_brought_what_it_holds() -> None:
+    """In the same term: its leader still has them, since it sends them again."""
+    world = Wiring("abc", **LIMITS)
+    c, gave_up = half_taken(world)
+    raft, name = c.member.raft, c.member.snapshots._in.name
+    assert name is not None
+    log = world["b"].member.raft.log
+    terms, lines = log.entries(raft.log.last_index + 1, log.last_index + 1, 1 << 20)
+    commit, prev = world["b"].member.raft.commit_index, raft.log.last_index
+    message = AppendEntries(name[0], name[1], prev, raft.log.term_at(prev), commit, terms, lines)
+    info = c.member.links.inbound[name[0]]
+    c.member.link_messages(info.link, [message], world.now)
+    c.member.tick(world.now)
+    world.settle()
+    assert raft.commit_index >= name[2]
+    assert raft.current_term == name[1]
+    assert gave_up == [True]
+    assert c.member.snapshots._in.name is None
+
+
+@pytest.mark.parametrize("wait", ["its last write", "its install"])
+def test_a_snapshot_that_is_all_here_is_not_given_up_for_a_new_term(wait: str) -> None:
+    world = Wiring("abc", **LIMITS)
+    c = left_behind(world)
+    before = c.member.counters["snapshots_installed"]
+    orders = held_writes(c)
+    c.install_held = True
+    world.heal()
+    world.until(lambda: bool(orders))
+    while not orders[0].last:
+        write_one(c, orders)
+        world.until(lambda: bool(orders))
+    if wait == "its install":
+        write_one(c, orders)
+        assert c.member.snapshots.installing
+    world["a"].crash()
+    world.held = lambda sender, to, message: isinstance(message, SnapshotPiece)  # that of the next leader
+    world.until(lambda: world["b"].member.raft.is_leader and c.member.raft.leader_id == world["b"].id)
+    world.run(0.1)
+    name = c.member.snapshots._in.name
+    assert name is not None
+    assert name[1] < c.member.raft.current_term
+    while orders:
+        write_one(c, orders)
+    c.install_held = False
+    world.until(lambda: c.member.counters["snapshots_installed"] > before)
+    assert c.member.raft.last_applied >= name[2]
+    world.release()
+    del c.write_piece
+    world.until(lambda: c.member.raft.last_applied == world["b"].member.raft.last_applied)
+
+
+def test_a_piece_that_came_in_the_turn_in_which_its_snapshot_is_given_up_is_not_written_after_it() -> None:
+    """A new file would be begun for it, which nobody would end."""
+    world = Wiring("abc", **LIMITS)
+    c = left_behind(world)
+    world.held = lambda sender, to, message: isinstance(message, SnapshotPiece) and to is c
+    world.heal()
+    world.until(lambda: bool(world.kept))
+    asked = world.kept[0][1]
+    assert isinstance(asked, SnapshotPiece)
+    info = c.member.links.inbound[asked.leader_id]
+    raft = c.member.raft
+    c.member.link_messages(info.link, [replace(asked, data=b"x" * PIECE)], world.now)
+    assert len(c.member.orders.piece_writes) == 1
+    raft.current_term += 1
+    c.member.tick(world.now)
+    assert c.member.orders.abandon_incoming
+    assert c.member.orders.piece_writes == []

@@ -250,6 +250,7 @@ class Member:
         self.proposals.expire(now)
         self.barriers.expire(now)
         self.leader.tick(now)
+        self.snapshots.drop_if_overtaken()
 
     def _enter(self, now: float) -> None:
         if now <= self._now:

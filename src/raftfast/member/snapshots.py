@@ -349,9 +349,22 @@ class Snapshots:
             if info is not None:
                 self.receive(info, asked[1], now)
 
+    def drop_if_overtaken(self) -> None:
+        """What is arriving can't be wanted any more: its leader's term is over, or all of it is committed here.
+
+        Nobody else would say so: its sender may be gone, and who leads now may have sent entries. What is all here
+        stays: its last write or its install is under way, and says how it ends.
+        """
+        incoming, raft = self._in, self._member.raft
+        if incoming.name is None or incoming.ordered == incoming.total:
+            return
+        if incoming.name[1] != raft.current_term or raft.snapshot_is_stale(incoming.name[2]):
+            self._give_up_incoming()
+
     def _give_up_incoming(self) -> None:
         if self._in_begun:
             self._member.orders.abandon_incoming = True
+            self._member.orders.piece_writes.clear()  # they would be carried out after it
         self._in.clear()
         self._in_begun = False
         self._state = None
