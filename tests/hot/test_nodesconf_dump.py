@@ -53,6 +53,24 @@ def test_of_nothing_there_is_nothing(nodesconf):
     assert nodesconf.parse(nodesconf.dump(NodesConf())) == NodesConf()
 
 
+def test_open_slots_are_written_on_the_line_of_myself_only(nodesconf):
+    """NODESCONF 1.2: taken on any line, they are the file's owner's; the last of a slot counts."""
+    me = dataclasses.replace(ME, flags=("myself", "master"), migrating=((5, B),), importing=((90, C), (91, C)))
+    other = NodeRecord(B, flags=("master",), migrating=((4, C), (90, C)), importing=((92, A),))
+    last = NodeRecord(C, flags=("master",), migrating=((5, C),))
+    text = nodesconf.dump(conf_of(me, other, last))
+    assert [line.count(b"[") for line in text.splitlines()] == [5, 0, 0]
+    opened = f" 0-5 [4->-{C}] [5->-{C}] [90->-{C}] [91-<-{C}] [92-<-{A}]\n"
+    assert text.splitlines(keepends=True)[0].endswith(opened.encode())
+    assert nodesconf.dump(nodesconf.parse(text)) == text
+    read = nodesconf.parse(b"\n".join(nodesconf.format_node_line(node) for node in (me, other, last)) + b"\n")
+    assert read.nodes[1].migrating == other.migrating
+    assert nodesconf.dump(read) == text
+    for bad in (None, 5, (5,), ((5, "x"),), ((5, 5),)):
+        with pytest.raises((TypeError, ParseError)):
+            nodesconf.dump(conf_of(me, dataclasses.replace(other, migrating=bad, importing=((1, A),))))
+
+
 def test_nodes_that_have_not_joined_are_not_written_but_myself_is(nodesconf):
     strangers = [NodeRecord(B, flags=("handshake",)), NodeRecord(C, flags=("master", "meet"))]
     me = dataclasses.replace(ME, flags=("myself", "master", "handshake", "meet"))
@@ -164,7 +182,7 @@ def files(draw) -> NodesConf:
                 epoch=0 if primary else epochs[node_id],
                 connected=draw(st.booleans()),
                 slots=tuple(slots[node_id]),
-                migrating=tuple(sorted(draw(leaving).items())),
+                migrating=tuple(sorted(draw(leaving).items())) if node_id == myself else (),
             )
         )
     pairs: dict[str, int | str] = {}

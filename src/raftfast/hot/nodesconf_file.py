@@ -300,6 +300,20 @@ class Reader:
         self.add_node(NodeRecord(node_id, connected=False), 0)
 
 
+def _opened_by_myself(nodes: tuple[NodeRecord, ...]) -> tuple[NodeRecord, ...]:
+    """`nodes` with all open slots on myself's line: read on any, they are the file's owner's alone (NODESCONF 1.2)."""
+    if not any(node.migrating or node.importing for node in nodes if "myself" not in node.flags):
+        return nodes
+    migrating = tuple(pair for node in nodes for pair in node.migrating)
+    importing = tuple(pair for node in nodes for pair in node.importing)
+    return tuple(
+        replace(node, migrating=migrating, importing=importing)
+        if "myself" in node.flags
+        else replace(node, migrating=(), importing=())
+        for node in nodes
+    )
+
+
 def written(conf: NodesConf, crc64: Crc64, node_line: NodeLine, log_lines: LogLines) -> bytes:
     """The file of `conf`; see `dump`."""
     if not isinstance(conf, NodesConf):
@@ -309,7 +323,7 @@ def written(conf: NodesConf, crc64: Crc64, node_line: NodeLine, log_lines: LogLi
     check = Reader(b"", crc64)
     by_id = {node.id: node for node in conf.nodes}
     lines = []
-    for node in sorted(conf.nodes, key=lambda node: node.id):
+    for node in sorted(_opened_by_myself(conf.nodes), key=lambda node: node.id):
         if not _NOT_JOINED.isdisjoint(node.flags):
             if "myself" not in node.flags:
                 continue

@@ -153,9 +153,9 @@ def dump(conf: NodesConf) -> bytes:
     and the log lines.
 
     Left out: nodes that have not joined (flags `handshake` or `meet`), those flags of myself, which is always written,
-    `torn_tail`, `warnings`. A replica's line shows its primary's epoch. Of nothing at all, a fresh node's, no bytes.
-    Known vars stand in a fixed order, then the others as they come; so `parse(dump(conf))` is `conf` in canonical
-    order, and `dump(parse(dump(conf)))` the same bytes again.
+    `torn_tail`, `warnings`. A replica's line shows its primary's epoch, and myself's line the open slots of all lines.
+    Of nothing at all, a fresh node's, no bytes. Known vars stand in a fixed order, then the others as they come; so
+    `parse(dump(conf))` is `conf` in canonical order, and `dump(parse(dump(conf)))` the same bytes again.
 
     Raises: ParseError (`lineno` 0) where `parse` would refuse the file or read something else; TypeError.
     Cost: linear in the file.
