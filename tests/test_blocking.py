@@ -19,9 +19,11 @@ from raftfast import (
     ConfigError,
     MeetError,
     NodeClosed,
+    ProposalTimeout,
     Rejected,
     Role,
     StorageError,
+    TimedOut,
     blocking,
 )
 from real_nodes import Sum, no_thread_left
@@ -156,14 +158,21 @@ def test_a_timeout_gives_up_waiting_and_undoes_nothing(folder: Path) -> None:
     try:
         for other in others:
             other.close()
-        with pytest.raises(TimeoutError):
-            leader.propose(b"5", timeout=0.01)
-        with pytest.raises(TimeoutError):
-            leader.propose_many([b"5", b"5"], timeout=0.01)
-        with pytest.raises(TimeoutError):
-            leader.barrier(timeout=0.01)
-        with pytest.raises(TimeoutError):
-            leader.session(timeout=0.01)
+        for call in (
+            lambda: leader.propose(b"5", timeout=0.01),
+            lambda: leader.propose_many([b"5", b"5"], timeout=0.01),
+            lambda: leader.session(timeout=0.01),
+            lambda: leader.add_slots([1], timeout=0.01),
+        ):
+            with pytest.raises(ProposalTimeout) as told:
+                call()
+            assert isinstance(told.value, TimeoutError)
+            assert told.value.may_take_effect
+        for call in (lambda: leader.barrier(timeout=0.01), lambda: leader.wait_failed(timeout=0.01)):
+            with pytest.raises(TimedOut) as late:
+                call()
+            assert isinstance(late.value, TimeoutError)
+            assert not late.value.may_take_effect
         given_up = leader.submit(b"5")
         assert given_up.cancel()
         with pytest.raises(CancelledError):

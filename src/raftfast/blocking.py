@@ -10,14 +10,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import node as _node
 from .cluster.view import ClusterView
 from .config import Config
-from .errors import NodeClosed
+from .errors import NodeClosed, ProposalTimeout, TimedOut
 from .member import Event
 from .session import Session as _Session
 from .statemachine import StateMachine
@@ -31,8 +31,10 @@ _T = TypeVar("_T")
 class Node:
     """One node of a cluster, driven by a thread of its own. Its calls may be made from any number of threads at once.
 
-    The arguments are those of `raftfast.Node`, and so are the errors; TimeoutError where `timeout` (seconds, None: no
-    limit) is over, and giving up waiting undoes nothing. The state machine is called in the node's thread.
+    The arguments are those of `raftfast.Node`, and so are the errors. Where `timeout` (seconds, None: no limit) is over
+    a call raises `ProposalTimeout`, whether its command was sent already or not: what happens in the node's thread is
+    not waited for; `TimedOut` where it proposes nothing (`barrier`, `wait_failed`). Both are TimeoutErrors. Giving up
+    waiting undoes nothing. The state machine is called in the node's thread.
 
     `loop_factory` makes the event loop, as `uvloop.new_event_loop` does. Use it as a context manager, or `start()` and
     `close()` it. It can't be used in a process that was forked after `start()`.
@@ -108,7 +110,7 @@ class Node:
 
     def wait_failed(self, timeout: float | None = None) -> None:
         """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
-        self._thread.run(self._node.wait_failed(), timeout)
+        self._thread.run(self._node.wait_failed(), timeout, late=TimedOut)
 
     # ------------------------------------------------------------------ commands
 
@@ -136,7 +138,7 @@ class Node:
 
     def barrier(self, timeout: float | None = None) -> None:
         """After it, local reads see everything that was committed before the call (ReadIndex, PROTOCOL 5.6)."""
-        self._thread.run(self._node.barrier(), timeout)
+        self._thread.run(self._node.barrier(), timeout, late=TimedOut)
 
     def call(self, function: Callable[[], _T], timeout: float | None = None) -> _T:
         """Calls a function in the node's thread, where no command is applied meanwhile, and returns what it returns.
@@ -311,11 +313,15 @@ class LoopThread:
         future.add_done_callback(self._calls.discard)
         return future
 
-    def run(self, work: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
-        """Runs a coroutine in the loop and waits for it; what ends the waiting cancels it."""
+    def run(
+        self, work: Coroutine[Any, Any, _T], timeout: float | None = None, late: type[TimedOut] = ProposalTimeout
+    ) -> _T:
+        """Runs a coroutine in the loop and waits for it; what ends the waiting cancels it. `late` after `timeout`."""
         future = self.submit(work)
         try:
-            return future.result(timeout)
+            if timeout is not None and not wait([future], timeout).done:
+                raise late(f"not done within {timeout} seconds")
+            return future.result()
         except CancelledError:
             error = NodeClosed("the node is closed")
             error.may_take_effect = True  # for all that is known here

@@ -25,11 +25,13 @@ __all__ = [
     "NodeClosed",
     "NotLinearizable",
     "ParseError",
+    "ProposalTimeout",
     "ProtocolError",
     "RaftError",
     "Rejected",
     "SnapshotError",
     "StorageError",
+    "TimedOut",
     "Unavailable",
     "UnknownOutcome",
 ]
@@ -62,6 +64,17 @@ class UnknownOutcome(RaftError):
 
 class Expired(UnknownOutcome):
     """The command was sent and not decided within three node timeouts. In a session it may be sent again."""
+
+
+class TimedOut(RaftError, TimeoutError):
+    """The caller's own `timeout` was over. As such: nothing was sent that could take effect."""
+
+
+class ProposalTimeout(UnknownOutcome, TimedOut):
+    """The caller's own `timeout` was over after the command, or some of several, had been sent, and before an answer.
+
+    Giving up undoes nothing: it may still take effect. In a session it may not be sent again under its old number.
+    """
 
 
 class Rejected(RaftError):

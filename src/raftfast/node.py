@@ -41,7 +41,7 @@ from .net import Listener, check_free, listen
 from .observe import digest_of, status_of, unjoined_at
 from .opening import open_folder
 from .records import Address, NodeRecord
-from .session import Session, check_command
+from .session import Session, check_command, gave_up
 from .signals import GracefulTerm
 from .statemachine import StateMachine
 from .status import Status
@@ -285,25 +285,30 @@ class Node:
     async def propose(self, command: bytes, *, timeout: float | None = None, wait: bool = False) -> bytes | None:
         """Proposes a command, from any member; returns the state machine's answer once it is committed and applied.
 
-        `timeout` (seconds) gives up waiting with TimeoutError. `wait`: where too much is pending, wait for room in
-        place of `Busy`. Raises as `submit` and its future.
+        `timeout` (seconds) gives up waiting, with `ProposalTimeout`; with `TimedOut` while it waited for room. `wait`:
+        where too much is pending, wait for room in place of `Busy`. Raises as `submit` and its future.
         """
-        async with asyncio.timeout(timeout):
-            while True:
-                try:
-                    future = self.submit(command)
-                except Busy:
-                    if not wait:
-                        raise
-                    await self._running().room.wait()
-                else:
-                    return await future
+        sent = False
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        future = self.submit(command)
+                    except Busy:
+                        if not wait:
+                            raise
+                        await self._running().room.wait()
+                    else:
+                        sent = True
+                        return await future
+        except TimeoutError:
+            raise gave_up(timeout, sent) from None
 
     async def propose_many(self, commands: Iterable[bytes], *, timeout: float | None = None) -> list[bytes | None]:
         """Proposes commands in their order, waiting for room where need be; returns their answers in that order.
 
         The first error is raised, after all are decided: an error here says nothing of the other commands. Where one
-        can't be proposed at all (TypeError, EntryError) none is.
+        can't be proposed at all (TypeError, EntryError) none is. `timeout` as in `propose`, for all together.
         """
         commands = list(commands)
         for command in commands:
@@ -319,6 +324,8 @@ class Node:
                         except Busy:
                             await self._running().room.wait()
                 await asyncio.wait(futures) if futures else None
+        except TimeoutError:
+            raise gave_up(timeout, bool(futures)) from None
         finally:
             for future in futures:
                 if not future.done():

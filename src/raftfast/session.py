@@ -13,10 +13,10 @@ from typing import Self
 
 from .cluster.entries import MAX_TERMLESS_BYTES, app_entry
 from .engine import Engine
-from .errors import Busy, Dropped, Expired, RaftError
+from .errors import Busy, Dropped, Expired, ProposalTimeout, RaftError, TimedOut
 from .member.proposals import Client
 
-__all__ = ["Session", "check_command"]
+__all__ = ["Session", "check_command", "gave_up"]
 
 
 def check_command(command: bytes) -> None:
@@ -25,6 +25,13 @@ def check_command(command: bytes) -> None:
         raise TypeError(f"a command is bytes, not {type(command).__name__}")
     if len(command) > MAX_TERMLESS_BYTES // 4:
         app_entry("0" * 40, (1 << 64) - 1, command)
+
+
+def gave_up(timeout: float | None, sent: bool) -> TimedOut:
+    """What the caller of a proposal is told whose `timeout` is over; `sent`: whether any of it may take effect."""
+    if sent:
+        return ProposalTimeout(f"not decided within {timeout} seconds; it may still take effect")
+    return TimedOut(f"no room within {timeout} seconds; nothing was sent")
 
 
 class Session:
@@ -42,7 +49,7 @@ class Session:
         self._room = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        await self._decide(0, b"", wait=True)
+        await self._decide(0, b"", True, set())
         return self
 
     async def __aexit__(
@@ -53,30 +60,38 @@ class Session:
     async def propose(self, command: bytes, *, timeout: float | None = None, wait: bool = False) -> bytes | None:
         """Proposes a command, again and again until it is decided, and returns the state machine's answer.
 
-        `timeout` (seconds) gives up waiting with TimeoutError. `wait`: where too much is outstanding, in the session
-        or in the node, wait for room in place of `Busy`. Raises UnknownOutcome where the session was closed meanwhile.
+        `timeout` (seconds) gives up waiting, with `ProposalTimeout`; with `TimedOut` while it waited for room. `wait`:
+        where too much is outstanding, in the session or in the node, wait for room in place of `Busy`. Raises
+        UnknownOutcome where the session was closed meanwhile.
         """
         check_command(command)
-        async with asyncio.timeout(timeout):
-            sequence = await self._take_sequence(wait)
-            return await self._numbered(sequence, command, wait)
+        sent: set[int] = set()
+        try:
+            async with asyncio.timeout(timeout):
+                sequence = await self._take_sequence(wait)
+                return await self._numbered(sequence, command, wait, sent)
+        except TimeoutError:
+            raise gave_up(timeout, bool(sent)) from None
 
     async def propose_many(self, commands: Iterable[bytes], *, timeout: float | None = None) -> list[bytes | None]:
         """Proposes commands side by side, waiting for room where need be; returns their answers in order.
 
         The first error is raised, after all are decided. Where one can't be proposed at all (TypeError, EntryError)
-        none is.
+        none is. `timeout` as in `propose`, for all together.
         """
         commands = list(commands)
         for command in commands:
             check_command(command)
         calls: list[asyncio.Task[bytes | None]] = []
+        sent: set[int] = set()
         try:
             async with asyncio.timeout(timeout):
                 for command in commands:
                     sequence = await self._take_sequence(wait=True)
-                    calls.append(asyncio.ensure_future(self._numbered(sequence, command, wait=True)))
+                    calls.append(asyncio.ensure_future(self._numbered(sequence, command, True, sent)))
                 await asyncio.gather(*calls, return_exceptions=True)
+        except TimeoutError:
+            raise gave_up(timeout, bool(sent)) from None
         finally:
             for call in calls:
                 call.cancel()
@@ -89,31 +104,34 @@ class Session:
             await self._room.wait()
         return self._client.take_sequence()
 
-    async def _numbered(self, sequence: int, command: bytes, wait: bool) -> bytes | None:
+    async def _numbered(self, sequence: int, command: bytes, wait: bool, sent: set[int]) -> bytes | None:
         try:
-            return await self._decide(sequence, command, wait)
+            return await self._decide(sequence, command, wait, sent)
         finally:
             self._client.done(sequence)
             self._room.set()
             self._room.clear()
 
-    async def _decide(self, sequence: int, command: bytes, wait: bool) -> bytes | None:
-        sent = False  # whether an earlier copy may be in a log: then no error may say that there is no effect
+    async def _decide(self, sequence: int, command: bytes, wait: bool, sent: set[int]) -> bytes | None:
+        """`sent`: the numbers of which a copy may be, or come to be, in a log."""
+        earlier = False  # whether an earlier copy may be in a log: then no error may say that there is no effect
         while True:
             try:
                 engine = self._running()
                 future: asyncio.Future[bytes | None] = engine.loop.create_future()
                 engine.member.propose_in_session(self._client, sequence, command, future, engine.loop.time())
                 engine.schedule()
+                sent.add(sequence)
                 return await future
             except Busy:
-                if not wait and not sent:
+                if not wait and not earlier:
                     raise
                 await engine.room.wait()
             except Expired:
-                sent = True  # the same sequence again is the same command again
+                earlier = True  # the same sequence again is the same command again
             except Dropped:
-                continue
+                if not earlier:
+                    sent.discard(sequence)
             except RaftError as error:
-                error.may_take_effect = error.may_take_effect or sent
+                error.may_take_effect = error.may_take_effect or earlier
                 raise

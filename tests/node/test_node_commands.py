@@ -18,6 +18,7 @@ from raftfast import (
     Node,
     NodeClosed,
     NotLinearizable,
+    ProposalTimeout,
     Rejected,
 )
 
@@ -261,9 +262,11 @@ def test_a_timeout_and_a_cancelled_await_undo_nothing(run, tmp_path: Path) -> No
             lost = [cluster.number_of(node) for node in await cluster.followers()]
             for number in lost:
                 await cluster.kill(number)
-            with pytest.raises(TimeoutError):
+            with pytest.raises(ProposalTimeout) as told:
                 await leader.propose(b"timed out", timeout=0.01)
-            with pytest.raises(TimeoutError):
+            assert isinstance(told.value, TimeoutError)
+            assert told.value.may_take_effect
+            with pytest.raises(ProposalTimeout):
                 await leader.propose_many([b"many 1", b"many 2"], timeout=0.01)
             task = asyncio.ensure_future(leader.propose(b"cancelled"))
             await asyncio.sleep(0)

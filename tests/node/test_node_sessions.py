@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from node_cluster import ELECTIONS, cluster_of, error_of, kill
 
-from raftfast import Busy, Dropped, Node, NodeClosed, UnknownOutcome
+from raftfast import Busy, Dropped, Node, NodeClosed, ProposalTimeout, UnknownOutcome
 
 
 def test_a_session_proposes_from_any_member(run_on_both, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_timeout_of_a_session_raises_and_the_session_goes_on(run, tmp_path: Pa
                 await session.propose(b"before")
                 for number in others:
                     await cluster.kill(number)
-                with pytest.raises(TimeoutError):
+                with pytest.raises(ProposalTimeout):
                     await session.propose(b"timed out", timeout=0.01)
                 await cluster.start(*others)
                 await session.propose(b"after")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from node_cluster import Cluster, cluster_of
+from node_cluster import Cluster, cluster_of, error_of
 
-from raftfast import ClusterMember, ClusterView
+from raftfast import ClusterMember, ClusterView, Node, ProposalTimeout, RaftError, TimedOut, UnknownOutcome
 
 
 async def _with_slots(cluster: Cluster) -> ClusterView:
@@ -35,5 +38,69 @@ def test_the_cluster_is_seen_whole_and_cannot_be_changed(run, tmp_path: Path) ->
             await cluster.converge()
             assert 16383 in view.slots
             assert 16383 not in cluster[0].cluster.slots
+
+    run(main())
+
+
+# ---------------------------------------------------------------------- a caller's own time limit
+
+
+async def _cut_off(cluster: Cluster) -> Node:
+    """A leader that can decide nothing any more."""
+    leader = await cluster.leader()
+    for other in await cluster.followers():
+        await cluster.kill(cluster.number_of(other))
+    return leader
+
+
+async def _late(call: Awaitable[Any]) -> tuple[type[BaseException], bool]:
+    """The class of what was raised, and whether the command may take effect."""
+    error = await error_of(call)
+    assert isinstance(error, RaftError)
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, UnknownOutcome) == error.may_take_effect
+    return type(error), error.may_take_effect
+
+
+SENT, NOT_SENT = (ProposalTimeout, True), (TimedOut, False)
+
+
+def test_whose_time_is_over_hears_whether_anything_was_sent(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3, max_pending=3) as cluster:
+            for node in cluster.live:
+                await node.propose(b"before")  # what opens its client is not pending any more
+            leader = await _cut_off(cluster)
+            assert await _late(leader.propose(b"1", timeout=0.01)) == SENT
+            assert await _late(leader.propose(b"2", timeout=0)) == SENT
+            assert await _late(leader.propose_many([b"3", b"no room"], timeout=0.01)) == SENT
+            assert await _late(leader.propose_many([b"no room"], timeout=0.01)) == NOT_SENT
+            assert await _late(leader.propose(b"no room", timeout=0.01, wait=True)) == NOT_SENT
+            assert leader.status().pending == 3
+
+    run(main())
+
+
+def test_a_session_tells_the_same(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3, max_pending=3) as cluster, (await cluster.leader()).session() as session:
+            leader = await _cut_off(cluster)
+            assert await _late(session.propose(b"1", timeout=0.01)) == SENT
+            assert await _late(session.propose_many([b"2", b"3", b"no room"], timeout=0.01)) == SENT
+            assert await _late(session.propose(b"no room", timeout=0.01, wait=True)) == NOT_SENT
+            assert await _late(session.propose_many([b"no room"], timeout=0.01)) == NOT_SENT
+            assert leader.status().pending == 3
+
+    run(main())
+
+
+def test_a_session_whose_window_is_full_has_sent_nothing(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3, session_window=1) as cluster, (await cluster.leader()).session() as session:
+            await _cut_off(cluster)
+            first = asyncio.ensure_future(session.propose(b"1"))
+            await asyncio.sleep(0)
+            assert await _late(session.propose(b"no room", timeout=0.01, wait=True)) == NOT_SENT
+            first.cancel()
 
     run(main())
