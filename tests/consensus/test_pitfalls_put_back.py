@@ -70,14 +70,14 @@ CASES = [
         "hashicorp 476",
         pitfalls.test_hashicorp_476_a_removed_node_deposes_nobody,
         ("elections", "return (last_term, last_index) < (self.log.last_term, self.log.last_index)", "return False"),
-        ("elections", "            and not self.lease_is_live(self._now)\n", ""),
+        ("elections", " and message.term > self.current_term and not self.lease_is_live(self._now)", ""),
         ("elections", "refused = self.lease_is_live(self._now) and not message.transfer", "refused = False"),
     ),
     mutant(
         "hashicorp 476, removed",
         pitfalls.test_hashicorp_476_who_applied_its_removal_stands_no_more,
         ("core", "if self.standing is not Standing.MEMBER or self.disk_stalled:", "if self.disk_stalled:"),
-        ("core", "return self.node_id in self._voters or", "return True or"),
+        ("core", "if self.node_id in self._voters or", "if True or"),
     ),
     mutant(
         "valkey 4008",

@@ -8,7 +8,7 @@ from raft_world import World
 
 from raftfast.consensus import Installed, Pending, Proposal, Standing
 from raftfast.errors import InvariantViolation
-from raftfast.messages import AppendEntries, AppendEntriesAck, Role, TimeoutNow, Vote, VoteRequest
+from raftfast.messages import AppendEntries, AppendEntriesAck, PreVoteRequest, Role, TimeoutNow, Vote, VoteRequest
 from raftfast.records import HardState
 
 
@@ -388,3 +388,36 @@ def test_a_joiner_grants_no_vote_before_its_log_reaches_what_was_committed_when_
     update = raft.take()
     raft.stored(update.ticket, 0.5)
     assert Vote(2, True) in [send.message for send in raft.take().send]
+
+
+def test_a_learner_that_a_voter_needs_stands_where_nobody_else_can_win(log_class: type) -> None:
+    """Node 1 was deposed with an ADD_VOTER of 4 that no other has; 2, elected, lost its NOOP in a crash, but 4 has it;
+    3 is gone for good. 1 needs 4, which refuses it, 2 needs 1, which refuses it; 4 did not stand (seed 21000057)."""
+    world = World(log_class)
+    world.put("1", voters="123", members="1234", terms=(1, 1), lines=[b"1 APP - a", b"1 ADD_VOTER 4"])
+    world.put("2", voters="123", members="1234", lines=[b"1 APP - a"])
+    world.put("4", voters="123", members="1234", lines=[b"1 APP - a", b"2 NOOP"])
+    for node_id in "124":
+        world.boot(node_id)
+    world.pass_time(10_000, deliver=True)
+    assert world.leader() in ("1", "2"), "4 is no voter: it hands over"
+    assert world["4"].commit_index == world["1"].commit_index > 2
+    assert world["4"].leadership is None
+
+
+def test_a_learner_that_nobody_needs_does_not_stand_for_long(log_class: type) -> None:
+    raft = follower(log_class, voters="23")
+    raft.receive("2", PreVoteRequest("2", 2, 0, 0), 0.1, 7)
+    assert not raft.may_stand, "its log is as good as ours"
+    raft.receive("2", AppendEntries("2", 1, 0, 0, 0, (1,), (b"1 NOOP",), 1), 0.2, 7)
+    raft.receive("3", PreVoteRequest("3", 2, 0, 0), 0.3, 8)
+    assert not raft.may_stand, "there is a leader"
+    for now in (0.6, 1.0, 1.3):
+        raft.tick(now)
+    raft.receive("3", PreVoteRequest("3", 2, 0, 0), 1.3, 8)
+    assert raft.may_stand
+    raft.tick(1.4)
+    assert raft.role is Role.FOLLOWER, "after an election timeout"
+    for step in range(40):
+        raft.tick(1.4 + 0.1 * step)
+    assert not raft.may_stand

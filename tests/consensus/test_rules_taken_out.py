@@ -49,7 +49,7 @@ CASES = [
     untold(
         "no lease against pre-votes",
         "prevote_denied_by_lease",
-        ("elections", "            and not self.lease_is_live(self._now)\n", ""),
+        ("elections", " and message.term > self.current_term and not self.lease_is_live(self._now)", ""),
         source="PROTOCOL 4",
     ),
     untold(
@@ -514,6 +514,24 @@ CASES = [
         "a joiner grants votes in history",
         review.test_a_joiner_grants_no_vote_before_its_log_reaches_what_was_committed_when_it_came,
         ("core", " and self.log.last_index >= self.commit_to_reach", ""),
+        source="PROTOCOL 4",
+    ),
+    mutant(
+        "a learner that a voter needs does not stand",
+        review.test_a_learner_that_a_voter_needs_stands_where_nobody_else_can_win,
+        ("core", "return self._now < self._needed_until", "return False"),
+        source="PROTOCOL 4",
+    ),
+    mutant(
+        "a learner that a voter needed stands for ever",
+        review.test_a_learner_that_nobody_needs_does_not_stand_for_long,
+        ("core", "return self._now < self._needed_until", "return self._needed_until > 0"),
+        source="PROTOCOL 4",
+    ),
+    mutant(
+        "who is asked for a vote stands",
+        review.test_a_learner_that_nobody_needs_does_not_stand_for_long,
+        ("elections", "if is_free and is_behind:", "if True:"),
         source="PROTOCOL 4",
     ),
     mutant(

@@ -237,8 +237,8 @@ CASES = [
         test_4_who_knows_whom_as_a_voter_is_no_condition_for_granting,
         (
             "elections",
-            "and message.term > self.current_term\n",
-            "and message.term > self.current_term and sender in self._voters\n",
+            "is_free = self.may_grant and",
+            "is_free = self.may_grant and sender in self._voters and",
         ),
     ),
     mutant(

@@ -88,6 +88,8 @@ class Core:
         self._now = now
         self._contact = now
         self._old_leader: tuple[str, float] | None = None
+        self._needed_until = 0.0
+        """Till when a learner stands, because a voter that lacks what it has asked for its vote."""
         self._term_leader: str | None = None  # who led this term, also where we look for another
         self._deadline = 0.0
         self._ask_at = 0.0
@@ -168,7 +170,9 @@ class Core:
         """Whether this node may stand for election (PROTOCOL 4, dissertation 4.2.2)."""
         if self.standing is not Standing.MEMBER or self.disk_stalled:
             return False
-        return self.node_id in self._voters or self._voters.taken_out_since(self.commit_index, self.node_id)
+        if self.node_id in self._voters or self._voters.taken_out_since(self.commit_index, self.node_id):
+            return True
+        return self._now < self._needed_until
 
     @property
     def may_grant(self) -> bool:

@@ -107,13 +107,22 @@ class Elections(Core):
         if sender != message.candidate_id or self.alone:
             self._close(link, "a pre-vote request that is not the sender's, or to a node that is alone")
             return
-        granted = (
-            self.may_grant
-            and message.term > self.current_term
-            and not self.lease_is_live(self._now)
-            and not self._log_is_behind(message.last_log_index, message.last_log_term)
-        )
+        is_free = self.may_grant and message.term > self.current_term and not self.lease_is_live(self._now)
+        is_behind = self._log_is_behind(message.last_log_index, message.last_log_term)
+        granted = is_free and not is_behind
+        if is_free and is_behind:
+            self._is_needed()
         self._promise(sender, PreVote(message.term if granted else self.current_term, granted), link)
+
+    def _is_needed(self) -> None:
+        """Somebody counts on our vote, and lacks entries of ours: for a while we stand ourselves, a learner too.
+
+        An entry that we don't have may have made us a voter there: where the asker has not enough votes without ours,
+        nobody else might ever win. **(stricter, dissertation 4.2.2)**
+        """
+        if not self.may_stand:
+            self._deadline = self._now + self._election_timeout()
+        self._needed_until = self._now + 3 * self.config.node_timeout
 
     def _on_vote_request(self, sender: str, message: VoteRequest, link: int | None) -> None:
         if sender != message.candidate_id or self.alone:

@@ -225,6 +225,7 @@ class Raft(Following):
         self.verified_index = 0
         self._leader_round = None
         self._old_leader = None
+        self._needed_until = 0.0
         self._term_leader = None
         self.commit_to_reach = 0
         self._timeout_now_in = 0
