@@ -479,7 +479,8 @@ class Node:
         """Hands leadership over, to the best voter where `to` is None; returns the new leader's id.
 
         Raises Rejected where nobody can take over, Dropped where it did not happen in time. On a node that does not
-        lead the leader is asked to hand over, to whom it sees fit.
+        lead the leader is asked to hand over, to whom it sees fit, and asked again at each heartbeat: a new one can't
+        before it has heard the others.
         """
         engine = self._running()
         raft, loop = engine.member.raft, engine.loop
@@ -495,11 +496,16 @@ class Node:
             self._running()
         engine.schedule()
         deadline = loop.time() + 3 * self.config.node_timeout
+        ask_at = loop.time() + self.config.heartbeat_interval
         while loop.time() < deadline:
             await engine.turned.wait()
             self._running()
             if raft.current_term > before and raft.leader_id is not None:
                 return raft.leader_id
+            if loop.time() >= ask_at and not raft.is_leader and raft.leader_id is not None:
+                engine.member.transfer(to, loop.time())
+                engine.schedule()
+                ask_at = loop.time() + self.config.heartbeat_interval
         raise Dropped("no new leader appeared")
 
     async def _change(self, make: Callable[[], Entry | None]) -> None:

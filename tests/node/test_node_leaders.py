@@ -74,6 +74,19 @@ def test_a_follower_may_ask_for_the_transfer(run, tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_member_that_has_just_handed_over_may_ask_for_the_next_transfer(run_on_both, tmp_path: Path) -> None:
+    """The new leader has not heard its voters yet: a question that was sent once came to nothing."""
+
+    async def main() -> None:
+        async with cluster_of(tmp_path, 3) as cluster:
+            for _ in range(3):
+                old, (target, _) = await cluster.leader(), await cluster.followers()
+                assert await old.transfer_leadership(to=target.node_id) == target.node_id
+                assert await old.transfer_leadership() != target.node_id
+
+    run_on_both(main())
+
+
 def test_a_transfer_that_cannot_be_is_refused_and_the_leader_goes_on(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster_of(tmp_path, 1, max_voters=1) as cluster:  # by itself the leader makes nobody a voter
