@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mutants import Mutant, expect_failure, given, mutant
+from mutants import given, mutant
 from raft_steps import acks, follower
 
 from raftfast.consensus import Installed, Raft, Standing
@@ -152,7 +152,7 @@ def test_after_a_reset_no_round_comes_back_that_was_heard_before_it(log_class: t
     assert acks(raft.take()) == [AppendEntriesAck(1, True, 0, 0, 2)]
 
 
-# ---------------------------------------------------------------------- each rule, taken out
+# ---------------------------------------------------------------------- each rule, taken out by test_rules_taken_out
 
 CUT = "if self._update.truncate_from is None or index < self._update.truncate_from:"
 PLACE = "if count > _MAX_INDEX - prev or (prev == 0 and message.prev_log_term != 0):"
@@ -247,8 +247,3 @@ CASES = [
         source="PROTOCOL 8",
     ),
 ]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_without_its_rule_a_test_fails(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    expect_failure(case, monkeypatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mutants import Mutant, expect_failure, mutant
+from mutants import mutant
 from raft_steps import ask, behind, led
 from raft_world import Same, World
 
@@ -268,7 +268,7 @@ def test_a_leader_that_was_taken_out_takes_nothing_more_though_nobody_can_take_o
     assert not raft.is_leader
 
 
-# ---------------------------------------------------------------------- each rule, taken out
+# ---------------------------------------------------------------------- each rule, taken out by test_rules_taken_out
 
 LEAP = "leap = max(progress.next_index - (1 << min(progress.refusals, 62)), boundary_index + 1)"
 ROUNDS = "if progress.acked_round < ack.round <= self._round:"
@@ -389,8 +389,3 @@ CASES = [
         source="PROTOCOL 4",
     ),
 ]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_without_its_rule_a_test_fails(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    expect_failure(case, monkeypatch)

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import test_lost_and_tail as lost
 import test_review as review
+import test_rules_of_following as following
+import test_rules_of_leading as leading
+import test_rules_of_voting as voting
 import test_tables as tables
 from mutants import Mutant, expect_failure, given, mutant
 from scenario import Scenario
@@ -576,6 +579,9 @@ CASES = [
         ("promises", "            if term == current_term:\n                yield send", "            yield send"),
         source="PROTOCOL 5.3",
     ),
+    *voting.CASES,
+    *following.CASES,
+    *leading.CASES,
 ]
 
 

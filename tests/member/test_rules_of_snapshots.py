@@ -93,6 +93,28 @@ def test_a_snapshot_that_became_stale_while_it_came_is_not_installed() -> None:
     assert b.member.take(world.now).install is None
 
 
+def test_what_is_written_of_a_snapshot_that_is_resumed_on_another_link_is_answered_there() -> None:
+    """Else its sender would hear nothing till it asks."""
+    world = formed(snapshot_piece_bytes=50)
+    a, b = world["a"], world["b"]
+    raft, snapshots = b.member.raft, b.member.snapshots
+    index, term, head = raft.last_applied + 5, raft.current_term, node_lines(a.member.state)
+    links = []
+    for offset in (0, 50):
+        link = b.member.links.inbound[a.id].link
+        data = head[offset : offset + 50]
+        b.member.link_messages(link, [SnapshotPiece(a.id, term, index, term, offset, len(head), data)], world.now)
+        (write,) = b.member.take(world.now).piece_writes
+        snapshots.piece_written(write.name, offset + 50, world.now)
+        sends = b.member.take(world.now).sends
+        links.append((link, [to for to, message in sends if isinstance(message, SnapshotAck)]))
+        world.cut(link)
+        world.settle()
+    (first, answered), (second, answered_again) = links
+    assert first != second
+    assert (answered, answered_again) == ([first], [second])
+
+
 # ---------------------------------------------------------------------- sent
 
 
