@@ -24,6 +24,7 @@ FLOORS = {
     "config": 0,
     "status": 0,
     "statemachine": 0,
+    "version": 0,
     "hot": 1,
     "consensus": 2,
     "cluster": 2,

@@ -41,8 +41,9 @@ from .messages import Role
 from .node import Node, Session
 from .statemachine import StateMachine
 from .status import LinkStatus, PeerStatus, Status
+from .version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # The leaves' modules are named for their twins; `import raftfast.wire` finds the one in use, as `raftfast.wire` does.
 sys.modules[f"{__name__}.nodesconf"] = nodesconf

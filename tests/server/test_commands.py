@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from server_site import ME, Site, run
 
+import raftfast
 from raftfast.errors import ConfigError
 from raftfast.server import Limits
 
@@ -109,7 +110,7 @@ def test_hello_names_the_server_in_either_protocol():
             b"$6\r\nserver\r\n$8\r\nraftfast\r\n$7\r\nversion\r\n%b$5\r\nproto\r\n:%d\r\n$2\r\nid\r\n:1\r\n"
             b"$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
         )
-        version = site.port._port.version.encode()
+        version = raftfast.__version__.encode()
         shown = b"$%d\r\n%b\r\n" % (len(version), version)
         await raw.ask(b"HELLO\r\n", b"*14\r\n" + fields % (shown, 2))
         await raw.ask(b"HELLO 3 AUTH default x SETNAME me\r\n", b"%7\r\n" + fields % (shown, 3))

@@ -6,14 +6,13 @@ Floor 5. Never here: what a connection does.
 from __future__ import annotations
 
 import asyncio
-import functools
-import importlib.metadata
 import itertools
 import os
 import secrets
 import socket
 from collections.abc import Callable
 
+from ..version import VERSION
 from . import (
     backup_commands,
     client_commands,
@@ -132,7 +131,7 @@ async def serve(
         limits=limits or Limits(),
         commands=command_table(with_store=kv is not None),
         shutdown=shutdown,
-        version=_version(),
+        version=VERSION,
         run_id=secrets.token_hex(20),
     )
     connections: set[Connection] = set()
@@ -154,11 +153,3 @@ async def serve(
         await server.close()
         raise
     return server
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return importlib.metadata.version("raftfast")
-    except importlib.metadata.PackageNotFoundError:
-        return "0.0.0"  # run from a source tree that is not installed
