@@ -481,3 +481,32 @@ def test_after_close_it_dials_no_more(run: Any) -> None:
         await listener.close()
 
     run(main())
+
+
+def test_a_close_that_is_cancelled_cuts_what_is_left(run: Any, monkeypatch: Any) -> None:
+    """At each of its awaits, the last of which is for a peer that reads nothing."""
+    monkeypatch.setattr(link_module, "LINGER", 2 * PATIENCE)
+
+    async def main() -> None:
+        with socket.create_server((HOST, 0)) as silent:
+            for turns in range(6):
+                owner = Recorder()
+                dialer = new_dialer(owner)
+                dialer.want({"n": (HOST, silent.getsockname()[1])})
+                await owner.until(lambda owner=owner: owner.opened)
+                (link,) = owner.opened
+                while not link.buffered:
+                    assert link.send(entries(500))
+                closing = asyncio.ensure_future(dialer.close("good night"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.wait([closing])
+                assert closing.cancelled()
+                if not turns:  # it never began
+                    link.abort("good night")
+                await asyncio.wait_for(link.wait_released(), PATIENCE)
+                await dialer.close()
+                assert owner.reasons() == ["good night"]
+
+    run(main())

@@ -9,11 +9,12 @@ import socket
 from typing import Any
 
 import pytest
-from recorder import CONFIG, HELLO, NoSocket, Recorder, new_link, some_turns
+from recorder import CONFIG, HELLO, PATIENCE, NoSocket, Recorder, entries, new_link, some_turns
 
 from raftfast.errors import ConfigError
 from raftfast.hot import wire
 from raftfast.net import LinkStats, listen
+from raftfast.net import link as link_module
 
 
 def test_a_port_in_use_is_one_clear_line(run: Any) -> None:
@@ -125,6 +126,35 @@ def test_a_connection_that_comes_in_as_the_port_closes_is_closed_too(run: Any) -
                     await asyncio.sleep(0)
                 await listener.close()
             await some_turns()
+
+    run(main())
+
+
+def test_a_close_that_is_cancelled_closes_the_port_and_cuts_its_links(run: Any, monkeypatch: Any) -> None:
+    """At each of its awaits, the last of which is for a peer that reads nothing."""
+    monkeypatch.setattr(link_module, "LINGER", 2 * PATIENCE)
+
+    async def main() -> None:
+        for turns in range(6):
+            owner = Recorder()
+            listener = await listen("127.0.0.1", 0, owner, CONFIG)
+            with socket.create_connection(("127.0.0.1", listener.port)) as peer:
+                await owner.until(lambda owner=owner: owner.opened)
+                (link,) = owner.opened
+                while not link.buffered:
+                    assert link.send(entries(500))
+                closing = asyncio.ensure_future(listener.close("good night"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if turns:  # else it never began
+                    closing.cancel()
+                    await asyncio.wait([closing])
+                    assert closing.cancelled()
+                    await asyncio.wait_for(link.wait_released(), PATIENCE)
+                    assert owner.reasons() == ["good night"]
+                    assert listener.port == 0
+                peer.close()
+                await listener.close()
 
     run(main())
 

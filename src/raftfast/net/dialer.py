@@ -149,16 +149,24 @@ class Dialer:
             self._wanted[key].failures = 0
 
     async def close(self, reason: str = "the node is closing") -> None:
-        """Dials no more and closes all links; returns when tasks and sockets are gone, in `LINGER` seconds or less."""
+        """Dials no more and closes all links; returns when tasks and sockets are gone, in `LINGER` seconds or less.
+
+        Cancelled, it cuts what is left.
+        """
         self._closed = True
         for target in (*self._wanted.values(), *self._once.values()):
             self._give_up(target, reason)
         self._wanted.clear()
         self._once.clear()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        for link in list(self._links):
-            await link.wait_released()
+        try:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            for link in list(self._links):
+                await link.wait_released()
+        except asyncio.CancelledError:
+            for link in list(self._links):
+                link.abort(reason)
+            raise
 
     def _check_open(self) -> None:
         if self._closed:

@@ -39,20 +39,34 @@ class Listener:
         return int(min(sockets, key=lambda each: each.family).getsockname()[1]) if sockets else 0
 
     async def close(self, reason: str = "the node is closing") -> None:
-        """Listens no more and closes its links; returns when their sockets are gone, in `LINGER` seconds or less."""
+        """Listens no more and closes its links; returns when their sockets are gone, in `LINGER` seconds or less.
+
+        Cancelled, it closes the port all the same, and cuts what is left.
+        """
         self._closed = True
-        if self._server is not None:
-            # What was accepted just now becomes a link first: asyncio, once its server is closed, drops it unclosed.
-            loop = asyncio.get_running_loop()
-            for each in self._server.sockets:
-                loop.remove_reader(each.fileno())
+        try:
+            await self._stop_listening()
+            links = list(self._links)
+            for link in links:
+                link.close(reason)
+            for link in links:
+                await link.wait_released()
+        except asyncio.CancelledError:
+            for link in list(self._links):
+                link.abort(reason)
+            raise
+
+    async def _stop_listening(self) -> None:
+        if self._server is None:
+            return
+        # What was accepted just now becomes a link first: asyncio, once its server is closed, drops it unclosed.
+        loop = asyncio.get_running_loop()
+        for each in self._server.sockets:
+            loop.remove_reader(each.fileno())
+        try:
             await asyncio.sleep(0)
+        finally:
             self._server.close()
-        links = list(self._links)
-        for link in links:
-            link.close(reason)
-        for link in links:
-            await link.wait_released()
 
     def _accept(self) -> Link:
         link = Link(
