@@ -47,7 +47,20 @@ ROOT_FLOOR = 5.5
 """The package itself holds public names: it may import all that a service may, and only the command line imports it."""
 
 PARTS = dict.fromkeys(
-    ("arguments", "backup", "engine", "observe", "opening", "reserve", "restore", "session", "signals"), "node"
+    (
+        "arguments",
+        "backup",
+        "engine",
+        "observe",
+        "opening",
+        "reserve",
+        "restore",
+        "session",
+        "signals",
+        "subscribers",
+        "unbroken",
+    ),
+    "node",
 )
 """Files that are a part of another unit: what a node is called with, its loop, folder, status, room, sessions …"""
 

@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from .cluster.sessions import Sessions
@@ -37,6 +38,7 @@ from .net import Dialer, Link
 from .opening import restore_state
 from .reserve import LOOK_INTERVAL, Reserve
 from .storage import AppFile, IncomingSnapshot, SnapshotFile, Storage, StoredState
+from .unbroken import unbroken
 
 __all__ = ["Engine"]
 
@@ -94,6 +96,7 @@ class Engine:
         self._timer_at = 0.0
         self._scheduled = False
         self._stopped = False
+        self._given_back: asyncio.Future[None] | None = None
         self._room = Reserve(storage, config.disk_reserve_bytes)
         self._room_timer: asyncio.TimerHandle | None = None
 
@@ -128,12 +131,12 @@ class Engine:
         self._guard(self.member.meetings.failed, key, f"cannot connect: {reason}")
 
     def _guard(self, call: Callable[..., Any], *args: Any) -> None:
-        """An input of the member: whatever it raises ends the node, never the loop."""
+        """An input of the member: whatever it raises ends the node; an Exception never the loop."""
         if self._stopped:
             return
         try:
             call(*args)
-        except Exception as error:
+        except BaseException as error:
             self.fail(error)
         self.schedule()
 
@@ -160,7 +163,7 @@ class Engine:
             self._carry_out(orders)
             more = member.apply(now)
             self._answer(member.orders.answers)
-        except Exception as error:
+        except BaseException as error:
             self._answer(orders.answers)  # they are decided, and the member knows of them no more
             self.fail(error)
             return
@@ -382,7 +385,7 @@ class Engine:
             return self.storage.write_app(capture.index, capture.app_pieces, lambda: self._stopped)
 
         def queue(app: AppFile | None) -> None:
-            image = capture.image if app is None else _with_app(capture.image, app)
+            image = capture.image if app is None else replace(capture.image, app=app)
             self._queue((Rewrite(0, image, capture.index), life))
             self._start_job()
 
@@ -557,18 +560,23 @@ class Engine:
 
     # ------------------------------------------------------------------ the end
 
-    def fail(self, error: Exception) -> None:
-        """The node can't go on: it stops acknowledging at once, everybody who waits is told, links are cut."""
-        if self._stopped:
-            return
-        if isinstance(error, RaftError):
-            _log.critical("the node stops: %s", error)
-        else:
-            _log.critical("the node stops: %r", error, exc_info=error)
-        self.stop(lambda sent: NodeClosed(f"the node stopped: {error}").once_sent(sent))
-        if not self.failed.done():
-            self.failed.set_exception(error)
-            self.failed.exception()  # it is looked at by who waits for it; nobody has to
+    def fail(self, error: BaseException) -> None:
+        """The node can't go on: it stops acknowledging at once, everybody who waits is told, links are cut.
+
+        What is no Exception (SystemExit, KeyboardInterrupt) is for who runs the loop, and is raised on behind that.
+        """
+        if not self._stopped:
+            if isinstance(error, RaftError):
+                _log.critical("the node stops: %s", error)
+            else:
+                _log.critical("the node stops: %r", error, exc_info=error)
+            reason = str(error) if isinstance(error, Exception) else repr(error)
+            self.stop(lambda sent: NodeClosed(f"the node stopped: {reason}").once_sent(sent))
+            if not self.failed.done():
+                self.failed.set_exception(error if isinstance(error, Exception) else NodeClosed(f"ended by {reason}"))
+                self.failed.exception()  # it is looked at by who waits for it; nobody has to
+        if not isinstance(error, Exception):
+            raise error
 
     async def settle(self) -> None:
         """Waits until what is queued for storage now is stored, and a compaction that runs then is over, whatever comes
@@ -603,25 +611,21 @@ class Engine:
             link.close("the node is closing")
 
     async def close(self) -> None:
-        """After `stop`: links and worker threads end, the folder is given up."""
-        await self.dialer.close()
-        for worker in (self._state_worker, self._piece_worker, self._disk):
-            await self.loop.run_in_executor(None, worker.shutdown, True)
-        await self.loop.run_in_executor(None, self._abandon)
-        for file in self._lent:
-            await self.loop.run_in_executor(None, file.close)
-        await self.loop.run_in_executor(None, self.storage.close)
+        """After `stop`: links and threads end, the folder is given up, also where this is cancelled. Idempotent."""
+        try:
+            await self.dialer.close()
+        finally:
+            if self._given_back is None:
+                self._given_back = self.loop.run_in_executor(None, self._give_back)
+            await unbroken(self._given_back)
+            self._given_back.result()
 
-
-def _with_app(image: Image, app: AppFile) -> Image:
-    return Image(
-        image.nodes,
-        image.last_applied,
-        image.snapshot_term,
-        image.cluster_id,
-        image.joining,
-        image.removed,
-        image.raft_leader,
-        app,
-        image.reset,
-    )
+    def _give_back(self) -> None:
+        """Blocking. One step, of which nothing is left out for an error in another part of it."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.storage.close)
+            for worker in (self._state_worker, self._piece_worker, self._disk):
+                worker.shutdown(True)
+            for file in self._lent:
+                last_first.callback(file.close)
+            last_first.callback(self._abandon)

@@ -9,11 +9,11 @@ import asyncio
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .arguments import announced_ip, checked_hostname, checked_port, slot_bits
 from .backup import Backup
@@ -46,11 +46,12 @@ from .signals import GracefulTerm
 from .statemachine import StateMachine
 from .status import Status
 from .storage import Loaded, Storage
+from .subscribers import Subscribers
+from .unbroken import unbroken
 
 __all__ = ["Node", "Session"]
 
 _CONFLICT_RETRIES = 10
-_EVENTS_KEPT = 1024
 
 
 class Node:
@@ -98,7 +99,7 @@ class Node:
         self._rng = random.Random(secrets.randbits(64))
         self._engine: Engine | None = None
         self._listener: Listener | None = None
-        self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self._subscribers = Subscribers()
         self._meets: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -128,8 +129,9 @@ class Node:
         """
         if self._starting is not None or self._closed:
             raise NodeClosed("a node is started once")
-        # A task of its own, which `close` alone cancels, and once: what it holds is given back, whoever hurries.
+        # A task of its own: what it holds is given back, whoever hurries.
         starting = self._starting = asyncio.get_running_loop().create_task(self._start())
+        starting.add_done_callback(self._start_ended)
         try:
             await asyncio.wait([starting])
         except asyncio.CancelledError:
@@ -140,7 +142,6 @@ class Node:
         starting.result()
 
     async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
         if self.bus_port:
             await check_free(self.host, self.bus_port)  # opening the folder makes it, and folds its file
         disk_worker = ThreadPoolExecutor(1, "raftfast-disk")
@@ -150,14 +151,21 @@ class Node:
             await self._run(storage, loaded, sessions, disk_worker)
         except BaseException:
             self._closed = True
-            if self._engine is not None:
-                self._engine.stop(lambda sent: NodeClosed("the node did not start"))
-                await self._end(self._engine)
+            try:
+                if self._engine is not None:
+                    await self._end("the node did not start")
+                else:
+                    disk_worker.submit(_give_up, opening)  # behind it: also where we were cancelled before we had it
+                    await unbroken(asyncio.get_running_loop().run_in_executor(None, disk_worker.shutdown, True))
+            finally:
                 self._engine = None
-            else:
-                disk_worker.submit(_give_up, opening)  # behind it: also where we were cancelled before we had it
-                await loop.run_in_executor(None, disk_worker.shutdown, True)
             raise
+
+    def _start_ended(self, starting: asyncio.Task[None]) -> None:
+        """Also looks at its error: who waited for it may have given up in this very turn."""
+        if starting.cancelled() or starting.exception() is not None:
+            self._closed = True
+            self._subscribers.end()
 
     async def _run(self, storage: Storage, loaded: Loaded, sessions: Sessions, disk_worker: ThreadPoolExecutor) -> None:
         """What was loaded becomes a running node."""
@@ -165,8 +173,10 @@ class Node:
         origin = self._origin(loaded, self._announce_bus_port or self.bus_port)
         member = Member(origin, self.config, self._rng, _new_id, self._state_machine, sessions, now=loop.time())
         extra = loaded.stored.extra if loaded.stored is not None else None
-        engine = self._engine = Engine(member, storage, self.config, self._rng, disk_worker, self._tell, extra)
-        engine.failed.add_done_callback(lambda _: self._tell(None))
+        engine = self._engine = Engine(
+            member, storage, self.config, self._rng, disk_worker, self._subscribers.tell, extra
+        )
+        engine.failed.add_done_callback(lambda _: self._subscribers.end())
         await engine.begin()
         self._listener = await listen(self.host, self.bus_port, engine, self.config, stats=engine.dialer.stats)
         if self.bus_port == 0:
@@ -195,48 +205,69 @@ class Node:
 
     async def close(self) -> None:
         """Stops gracefully: leadership is handed over, the state is stored, nobody is left waiting. Idempotent."""
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        await self._end_start()
-        engine = self._engine
-        if engine is None:
-            return
-        loop = asyncio.get_running_loop()
-        if not engine.failed.done():
-            await self._hand_over(engine, loop.time() + self.config.node_timeout)
-            await engine.settle()
-            try:
-                engine.compact()
-            except Exception as error:  # the state machine's: what is in the log is stored all the same
-                engine.fail(error)
-            await engine.settle()
-            engine.stop(lambda sent: NodeClosed("the node is closed").once_sent(sent))
-        await self._end(engine)
+        await self._end_by(self._close)
 
     async def abort(self) -> None:
         """Ends at once, as a kill does: nothing is handed over, and what waits to be stored is not. For tests."""
+        await self._end_by(self._abort)
+
+    async def _end_by(self, way: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """In a task of its own: who gives up waiting changes nothing. Where that is cancelled, as all tasks are when
+        `asyncio.run` ends, it hurries, and gives all back.
+        """
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._abort())
-        await asyncio.shield(self._closing)
+            self._closing = asyncio.get_running_loop().create_task(way())
+        closing = self._closing
+        try:
+            await asyncio.wait([closing])
+        finally:
+            if closing.cancelled():  # before its first step, for all that is known here; else this does nothing
+                await self._abort()
+        if not closing.cancelled():
+            closing.result()
+
+    async def _close(self) -> None:
+        try:
+            await self._end_start()
+            engine = self._engine
+            if engine is not None and not engine.failed.done():
+                await self._hand_over(engine, engine.loop.time() + self.config.node_timeout)
+                await engine.settle()
+                try:
+                    engine.compact()
+                except Exception as error:  # the state machine's: what is in the log is stored all the same
+                    engine.fail(error)
+                await engine.settle()
+        finally:
+            await self._end("the node is closed")
 
     async def _abort(self) -> None:
-        await self._end_start()
-        if self._engine is not None:
-            for link in list(self._engine.links.values()):
+        try:
+            await self._end_start()
+            for link in list(self._engine.links.values()) if self._engine is not None else ():
                 link.abort("the node was aborted")
-            self._engine.stop(lambda sent: NodeClosed("the node was aborted").once_sent(sent))
-            await self._end(self._engine)
+        finally:
+            await self._end("the node was aborted")
 
     async def _end_start(self) -> None:
         """From here the node is closed, whether it has started or not; a start that is under way is undone."""
         self._closed = True
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
-            await asyncio.wait([self._starting])
-            _ = self._starting.cancelled() or self._starting.exception()  # `start`'s caller may have given up
+            await unbroken(self._starting)
+
+    async def _end(self, reason: str) -> None:
+        """Who waits is told; port, links, threads and folder are given back, however often this is cancelled."""
+        engine = self._engine
+        try:
+            if engine is not None:
+                engine.stop(lambda sent: NodeClosed(reason).once_sent(sent))
+                if self._listener is not None:
+                    await self._listener.close()
+        finally:
+            self._subscribers.end()
+            if engine is not None:
+                await engine.close()
 
     async def _hand_over(self, engine: Engine, deadline: float) -> None:
         """Leadership goes to another voter, if there is one that is live."""
@@ -250,12 +281,6 @@ class Node:
         engine.schedule()
         while raft.is_leader and loop.time() < deadline and not engine.is_stopped:
             await engine.turned.wait()
-
-    async def _end(self, engine: Engine) -> None:
-        if self._listener is not None:
-            await self._listener.close()
-        await engine.close()
-        self._tell(None)
 
     async def wait_failed(self) -> None:
         """Waits until the node ends by itself, and raises what ended it. Returns when it is closed instead."""
@@ -578,26 +603,12 @@ class Node:
         """What this node is at this moment."""
         return status_of(self._running())
 
-    async def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncIterator[Event]:
         """What happens to the node from the first step of the iteration on, until the node ends.
 
         Who falls behind misses the oldest events.
         """
-        if self._closed:
-            return
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_KEPT)
-        self._subscribers.add(queue)
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-        finally:
-            self._subscribers.discard(queue)
-
-    def _tell(self, event: Event | None) -> None:
-        for queue in self._subscribers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+        return self._subscribers.listen()
 
     def _running(self) -> Engine:
         engine = self._engine

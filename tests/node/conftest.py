@@ -60,6 +60,12 @@ def run_on_both(request: pytest.FixtureRequest) -> Iterator[Run]:
     gc.unfreeze()
 
 
+@pytest.fixture(params=sorted(LOOPS))
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes a loop: both kinds in turn, for tests of what is left when a loop has ended."""
+    return LOOPS[request.param]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/node/" in item.path.as_posix():

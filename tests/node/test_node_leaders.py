@@ -10,7 +10,7 @@ from node_cluster import CONFIG, ELECTIONS, cluster_of, error_of, events_of, kil
 
 from raftfast import Dropped, Event, Node, NodeClosed, NotLinearizable, Rejected, UnknownOutcome
 from raftfast.messages import Role
-from raftfast.node import _EVENTS_KEPT
+from raftfast.subscribers import _EVENTS_KEPT
 
 
 def pre_vote_rounds(cluster) -> list[str]:
@@ -289,7 +289,7 @@ def test_many_may_listen_and_one_that_falls_behind_holds_up_nobody(run, tmp_path
             first = asyncio.ensure_future(anext(slow))
             await asyncio.sleep(0)
             for number in range(3 * _EVENTS_KEPT):
-                node._tell(Event("leader", 1, number))
+                node._subscribers.tell(Event("leader", 1, number))
             assert (await first).index == 3 * _EVENTS_KEPT - _EVENTS_KEPT
             await node.close()
             rest = [event.index async for event in slow]
