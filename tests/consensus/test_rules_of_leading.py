@@ -208,7 +208,8 @@ def test_who_is_linked_anew_is_probed_one_message_at_a_time_until_it_echoes_a_ro
     assert progress.may_heartbeat()
     progress.link_down()
     progress.link_up()
-    assert (progress.echoes_rounds, progress.refusals) == (None, 0)
+    assert progress.echoes_rounds is None
+    assert progress.refusals == 0
     progress.sent(4, 0, 0, 0)
     assert not progress.may_heartbeat()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wiring import Wiring
 
 from raftfast.cluster.snapshot import node_lines
 from raftfast.messages import AppendEntries, AppendEntriesAck, InstallSnapshot, SnapshotAck, SnapshotPiece
 
 
-def formed(**knobs: int) -> Wiring:
+def formed(**knobs: Any) -> Wiring:
     world = Wiring("abc", **knobs)
     world.form("abc")
     return world
