@@ -210,6 +210,7 @@ def voter_changes_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @mutation
+@world(DISORDER, SMALL_STEPS, 5)
 def a_voter_set_does_not_roll_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VoterHistory, "truncated_from", lambda self, index: None)
 
