@@ -7,6 +7,7 @@ commands and repeats what was not decided.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -69,7 +70,10 @@ class Session:
         try:
             async with asyncio.timeout(timeout):
                 sequence = await self._take_sequence(wait)
-                return await self._numbered(sequence, command, wait, sent)
+                try:
+                    return await self._decide(sequence, command, wait, sent)
+                finally:
+                    self._take_back(sequence)
         except TimeoutError:
             raise gave_up(timeout, bool(sent)) from None
 
@@ -88,7 +92,9 @@ class Session:
             async with asyncio.timeout(timeout):
                 for command in commands:
                     sequence = await self._take_sequence(wait=True)
-                    calls.append(asyncio.ensure_future(self._numbered(sequence, command, True, sent)))
+                    call = asyncio.ensure_future(self._decide(sequence, command, True, sent))
+                    call.add_done_callback(functools.partial(self._ended, sequence))
+                    calls.append(call)
                 await asyncio.gather(*calls, return_exceptions=True)
         except TimeoutError:
             raise gave_up(timeout, bool(sent)) from None
@@ -104,13 +110,17 @@ class Session:
             await self._room.wait()
         return self._client.take_sequence()
 
-    async def _numbered(self, sequence: int, command: bytes, wait: bool, sent: set[int]) -> bytes | None:
-        try:
-            return await self._decide(sequence, command, wait, sent)
-        finally:
-            self._client.done(sequence)
-            self._room.set()
-            self._room.clear()
+    def _take_back(self, sequence: int) -> None:
+        self._client.done(sequence)
+        self._room.set()
+        self._room.clear()
+
+    def _ended(self, sequence: int, call: asyncio.Task[bytes | None]) -> None:
+        """Not at the end of its body: cancelled before its first step, a task has none. Also looks at its error, which
+        nobody else does where the caller has given up.
+        """
+        self._take_back(sequence)
+        _ = call.cancelled() or call.exception()
 
     async def _decide(self, sequence: int, command: bytes, wait: bool, sent: set[int]) -> bytes | None:
         """`sent`: the numbers of which a copy may be, or come to be, in a log."""

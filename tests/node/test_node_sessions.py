@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from node_cluster import ELECTIONS, cluster_of, error_of, kill
+from node_cluster import ELECTIONS, PATIENCE, cluster_of, error_of, kill
 
 from raftfast import Busy, Dropped, Node, NodeClosed, ProposalTimeout, UnknownOutcome
 
@@ -134,6 +134,43 @@ def test_propose_many_of_a_session_takes_more_than_its_window(run, tmp_path: Pat
     async def main() -> None:
         async with cluster_of(tmp_path, 1, session_window=3) as cluster, cluster[0].session() as session:
             assert await session.propose_many([b"%d" % n for n in range(10)]) == [b"%d" % n for n in range(1, 11)]
+
+    run(main())
+
+
+def test_commands_given_up_before_they_were_sent_leave_the_window_free(run_on_both, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1, session_window=3) as cluster, cluster[0].session() as session:
+            for timeout in (0, -1):
+                error = await error_of(session.propose_many([b"given up"] * 3, timeout=timeout))
+                assert isinstance(error, TimeoutError)
+            results = await asyncio.wait_for(session.propose_many([b"x"] * 4), PATIENCE)
+            assert cluster.journals[0].commands[-4:] == [b"x"] * 4
+            assert results[-1] == b"%d" % len(cluster.journals[0].commands)
+            assert await session.propose(b"y")
+
+    run_on_both(main())
+
+
+def test_errors_of_commands_that_were_given_up_are_no_noise(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 1, session_window=3) as cluster, cluster[0].session() as session:
+            decide, decided = session._decide, []
+
+            async def all_but_the_first(sequence: int, *rest) -> bytes | None:
+                if sequence > 1:
+                    decided.append(sequence)
+                    raise UnknownOutcome("lost")
+                return await asyncio.get_running_loop().create_future()
+
+            session._decide = all_but_the_first
+            calls = asyncio.ensure_future(session.propose_many([b"x"] * 9))
+            while decided != [2, 3]:  # and the fourth has no room beside the first
+                await asyncio.sleep(0)
+            calls.cancel()
+            await asyncio.wait([calls])
+            session._decide = decide
+            assert await session.propose(b"y", wait=True) == b"1"
 
     run(main())
 
