@@ -15,7 +15,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from .arguments import announced_ip, checked_hostname, checked_port, slot_bits
+from .arguments import (
+    announced_ip,
+    checked_config,
+    checked_hostname,
+    checked_port,
+    checked_state_machine,
+    checked_text,
+    slot_bits,
+)
 from .backup import Backup
 from .cluster.entries import AddVoter, DelVoter, Entry, NodeForget, NodeInfo, SlotChange
 from .cluster.members import bits_of, ranges_of
@@ -80,22 +88,22 @@ class Node:
         state_machine: StateMachine | None = None,
         config: Config | None = None,
     ) -> None:
-        """Raises ConfigError for ports or an address that can't be."""
-        self.config = config if config is not None else Config()
+        """Raises ConfigError for ports or an address that can't be, TypeError for what is no such thing at all."""
+        self.config = checked_config(config)
         self.directory = os.fspath(directory)
-        self.host = host
+        self.host = checked_text("host", host)
         self.port = checked_port("port", port)
         if bus_port is None and port + BUS_PORT_OFFSET > 65535:
             raise ConfigError(f"port {port} leaves no bus port {port + BUS_PORT_OFFSET}: give bus_port")
         self.bus_port = checked_port("bus_port", bus_port if bus_port is not None else port + BUS_PORT_OFFSET)
         self._announce_port = checked_port("announce_port", announce_port if announce_port is not None else port)
         self._announce_bus_port = checked_port("announce_bus_port", announce_bus_port or 0)
-        self._announce_ip = announce_ip if announce_ip is not None else announced_ip(host)
+        self._announce_ip = announced_ip(host) if announce_ip is None else checked_text("announce_ip", announce_ip)
         try:
             nodesconf.parse_address(nodesconf.format_address(self._address(self.bus_port)))
         except ParseError as error:
             raise ConfigError(f"{self._announce_ip!r} can't be announced: {error.reason}") from None
-        self._state_machine = state_machine
+        self._state_machine = checked_state_machine(state_machine)
         self._rng = random.Random(secrets.randbits(64))
         self._engine: Engine | None = None
         self._listener: Listener | None = None
@@ -385,6 +393,7 @@ class Node:
         `port` is its client port; the bus port is that plus 10000 unless given. Returns when the other has agreed;
         becoming a member takes a little longer.
         """
+        checked_text("host", host)
         checked_port("port", port)
         if bus_port is None:
             bus_port = port + BUS_PORT_OFFSET
@@ -440,7 +449,7 @@ class Node:
     async def forget(self, node_id: str) -> None:
         """Takes a node out of the cluster; one that is not there is a success. Raises Rejected where it can't go."""
         self._running()
-        if node_id == self.node_id:
+        if checked_text("node_id", node_id) == self.node_id:
             raise Rejected("a node can't forget itself")
 
         def entry() -> Entry | None:
@@ -452,11 +461,11 @@ class Node:
 
     async def add_voter(self, node_id: str) -> None:
         """Makes a caught-up learner a voter. Raises Rejected where it is unknown or behind."""
-        await self._change(lambda: AddVoter(node_id))
+        await self._change(lambda: AddVoter(checked_text("node_id", node_id)))
 
     async def del_voter(self, node_id: str) -> None:
         """Makes a voter a learner. Raises Rejected for the last voter."""
-        await self._change(lambda: DelVoter(node_id))
+        await self._change(lambda: DelVoter(checked_text("node_id", node_id)))
 
     async def set_hostname(self, hostname: str) -> None:
         """Announces another host name; an empty one takes it away. Raises ConfigError for what is no host name."""
@@ -507,6 +516,8 @@ class Node:
         lead the leader is asked to hand over, to whom it sees fit, and asked again at each heartbeat: a new one can't
         before it has heard the others.
         """
+        if to is not None:
+            checked_text("to", to)
         engine = self._running()
         raft, loop = engine.member.raft, engine.loop
         before = raft.current_term

@@ -56,7 +56,10 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is sent: a session that is used no more is closed when the table needs its place."""
+        """Nothing is sent, and nothing ends: what is proposed afterwards is applied exactly once all the same.
+
+        A session that is used no more is closed when the table needs its place.
+        """
 
     async def propose(self, command: bytes, *, timeout: float | None = None, wait: bool = False) -> bytes | None:
         """Proposes a command, again and again until it is decided, and returns the state machine's answer.

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_cluster import Cluster, cluster_of, error_of
+from node_cluster import Cluster, Journal, cluster_of, error_of
 
-from raftfast import ClusterMember, ClusterView, Node, ProposalTimeout, RaftError, TimedOut, UnknownOutcome
+from raftfast import (
+    ClusterMember,
+    ClusterView,
+    Node,
+    ProposalTimeout,
+    RaftError,
+    TimedOut,
+    UnknownOutcome,
+    blocking,
+)
 
 
 async def _with_slots(cluster: Cluster) -> ClusterView:
@@ -102,5 +111,60 @@ def test_a_session_whose_window_is_full_has_sent_nothing(run, tmp_path: Path) ->
             await asyncio.sleep(0)
             assert await _late(session.propose(b"no room", timeout=0.01, wait=True)) == NOT_SENT
             first.cancel()
+
+    run(main())
+
+
+# ---------------------------------------------------------------------- what is of a wrong type
+
+
+class _NoRestore:
+    def apply(self, index: int, command: bytes) -> None: ...
+    def snapshot(self) -> list[bytes]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"state_machine": 5}, r"state_machine must be a StateMachine: int has no apply\(\)"),
+        ({"state_machine": Journal}, "state_machine must be a StateMachine, not the class Journal"),
+        ({"state_machine": _NoRestore()}, r"_NoRestore has no restore\(\)"),
+        ({"config": 5}, "config must be a Config, not int"),
+        ({"config": {"node_timeout": 1.0}}, "config must be a Config, not dict"),
+        ({"host": 5}, "host must be str, not int"),
+        ({"announce_ip": 5}, "announce_ip must be str, not int"),
+        ({"directory": 5}, "int"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Node, blocking.Node])
+def test_settings_of_a_wrong_type_are_refused_at_once(
+    tmp_path: Path, kind: type, settings: dict[str, Any], reason: str
+) -> None:
+    given = {"directory": tmp_path / "n", **settings}
+    with pytest.raises(TypeError, match=reason):
+        kind(given.pop("directory"), **given)
+    assert not (tmp_path / "n").exists()
+
+
+def test_arguments_of_a_wrong_type_are_refused_before_anything_is_done(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of(tmp_path, 2) as cluster:
+            node: Any = cluster[0]
+            before = node.cluster.voters(), node.status().leader_id
+            for call, reason in (
+                (node.meet(5, 5), "host must be str, not int"),
+                (node.meet(None, 7000), "host must be str, not NoneType"),
+                (node.forget(5), "node_id must be str, not int"),
+                (node.add_voter(b"a" * 40), "node_id must be str, not bytes"),
+                (node.del_voter(None), "node_id must be str, not NoneType"),
+                (node.transfer_leadership(5), "to must be str, not int"),
+                (node.set_hostname(5), "hostname must be str, not int"),
+                (node.propose("text"), "a command is bytes, not str"),
+            ):
+                error = await error_of(call)
+                assert isinstance(error, TypeError)
+                assert str(error) == reason
+            assert (node.cluster.voters(), node.status().leader_id) == before
 
     run(main())
