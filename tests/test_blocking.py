@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import linecache
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +17,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+import raftfast.blocking
 from raftfast import (
     Busy,
     Config,
@@ -325,3 +330,141 @@ def test_an_exception_in_the_body_still_closes(folder: Path) -> None:
     with node_at(folder) as again:
         again.barrier()
         assert again.propose(b"1") == b"2"
+
+
+# ---------------------------------------------------------------------- what breaks off: exits and interrupts
+
+
+LOOP_FACTORIES = [None, uvloop.new_event_loop]
+
+
+class Exits(Sum):
+    def apply(self, index: int, command: bytes) -> bytes:
+        if command == b"0":
+            sys.exit(3)
+        return super().apply(index, command)
+
+
+@pytest.mark.parametrize("loop_factory", LOOP_FACTORIES)
+def test_an_exit_in_the_state_machine_fails_the_node_and_it_can_be_closed(folder: Path, loop_factory) -> None:
+    node = node_at(folder, state_machine=Exits(), loop_factory=loop_factory)
+    node.start()
+    assert node.propose(b"1") == b"1"
+    with pytest.raises(NodeClosed, match="SystemExit") as told:
+        node.propose(b"0", timeout=PATIENCE)
+    assert told.value.may_take_effect
+    with pytest.raises(NodeClosed):
+        node.propose(b"1", timeout=PATIENCE)
+    with pytest.raises(NodeClosed, match="SystemExit"):
+        node.wait_failed(timeout=PATIENCE)
+    node.close()
+    with node_at(folder) as again:
+        again.barrier()
+        assert again.propose(b"1") == b"2"
+
+
+@pytest.mark.parametrize("loop_factory", LOOP_FACTORIES)
+def test_an_exit_in_a_call_is_the_callers(folder: Path, loop_factory) -> None:
+    with node_at(folder, loop_factory=loop_factory) as node:
+        for number in range(1, 3):
+            with pytest.raises(SystemExit):
+                node.call(lambda: sys.exit(3), timeout=PATIENCE)
+            assert node.propose(b"1", timeout=PATIENCE) == b"%d" % number
+
+
+def interrupted_at(step: int, call: Callable[[], None]) -> bool:
+    """Calls it, with a KeyboardInterrupt before the given one of the lines of `blocking` that it runs in this thread;
+    whether there were as many.
+
+    Not before a `with`: its line is told once more in front of its `__exit__`, where Python looks for no signal.
+    """
+    lines = 0
+
+    def trace(frame, event: str, _):
+        nonlocal lines
+        if frame.f_code.co_filename != raftfast.blocking.__file__:
+            return None
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith(
+            "with "
+        ):
+            lines += 1
+            if lines > step:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("loop_factory", LOOP_FACTORIES)
+@pytest.mark.parametrize("what", ["start", "close"])
+def test_an_interrupt_at_any_line_leaves_no_thread_and_no_lock(folder: Path, what: str, loop_factory) -> None:
+    for step in itertools.count():
+        with no_thread_left():
+            node = node_at(folder, loop_factory=loop_factory)
+            if what == "close":
+                node.start()
+                node.propose(b"1")
+            was_interrupted = interrupted_at(step, node.start if what == "start" else node.close)
+            if what == "close" or not was_interrupted:  # who can't start has nothing to close
+                node.close()
+        if not was_interrupted:
+            assert step > 10
+            break
+
+
+class Interrupting(Sum):
+    """Has the main thread interrupted as if by Ctrl-C, in the midst of what it is called for, and waits until it is."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+        self._interrupted = threading.Event()
+
+    def on_signal(self, *_) -> None:
+        self._interrupted.set()
+        raise KeyboardInterrupt
+
+    def _look(self, where: str) -> None:
+        if where == self._where and not self._interrupted.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            assert self._interrupted.wait(PATIENCE)
+
+    def snapshot(self):
+        self._look("close")
+        return super().snapshot()
+
+    def restore(self, pieces) -> None:
+        self._look("start")
+        super().restore(pieces)
+
+
+@pytest.mark.parametrize("loop_factory", LOOP_FACTORIES)
+@pytest.mark.parametrize("what", ["start", "close"])
+def test_an_interrupt_of_who_waits_leaves_no_thread_and_no_lock(folder: Path, what: str, loop_factory) -> None:
+    with node_at(folder) as node:
+        node.propose(b"1")
+    machine = Interrupting(what)
+    before = signal.signal(signal.SIGUSR1, machine.on_signal)
+    try:
+        node = node_at(folder, state_machine=machine, loop_factory=loop_factory)
+        with no_thread_left():
+            if what == "close":
+                node.start()
+                node.propose(b"1")
+            with pytest.raises(KeyboardInterrupt):
+                (node.start if what == "start" else node.close)()
+            node.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with node_at(folder) as again:
+        again.barrier()
+        assert again.propose(b"1") == {"start": b"2", "close": b"3"}[what]

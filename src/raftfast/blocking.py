@@ -66,7 +66,7 @@ class Node:
             state_machine=state_machine,
             config=config,
         )
-        self._thread = LoopThread(loop_factory)
+        self._thread = LoopThread(loop_factory, self._node.start, self._node.abort)
         self._is_lent = False
 
     @classmethod
@@ -92,11 +92,6 @@ class Node:
         if self._is_lent:
             raise NodeClosed("a node is started once")
         self._thread.start()
-        try:
-            self._thread.run(self._node.start())
-        except BaseException:
-            self._thread.stop()
-            raise
 
     def close(self) -> None:
         """Stops gracefully: leadership is handed over, the state is stored, nobody is left waiting. Idempotent."""
@@ -265,13 +260,28 @@ class Session:
 
 
 class LoopThread:
-    """A thread that runs an event loop from `start` to `stop`. Each call runs in it and ends before `stop` returns."""
+    """A thread that runs an event loop from `start` to `stop`. Each call runs in it and ends before `stop` returns.
 
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
+    In it `first` is called at the beginning, and `last`, which gives all back that there still is, at the end: then all
+    calls are cancelled. KeyboardInterrupt may break off any method: `stop` ends the thread all the same.
+    """
+
+    def __init__(
+        self,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+        first: Callable[[], Coroutine[Any, Any, object]],
+        last: Callable[[], Coroutine[Any, Any, object]],
+    ) -> None:
         self._factory = loop_factory
+        self._first = first
+        self._last = last
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: Future[None] = Future()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._ended = False
+        self._left = False
         self._calls: set[Future[Any]] = set()
 
     @property
@@ -279,33 +289,63 @@ class LoopThread:
         return self._loop is not None
 
     def start(self) -> None:
+        """Raises what `first` raises: no thread is left then. Raises NodeClosed where it was started before."""
         with self._lock:
             if self._thread is not None:
                 raise NodeClosed("a node is started once")
-            ready: Future[None] = Future()
-            self._thread = threading.Thread(target=self._main, args=(ready,), name="raftfast-node", daemon=True)
+            self._thread = threading.Thread(target=self._main, name="raftfast-node", daemon=True)
+        try:
             self._thread.start()
-        ready.result()
+            self._ready.result()
+            self.run(self._first())
+        except BaseException:
+            self.stop()
+            raise
 
-    def _main(self, ready: Future[None]) -> None:
+    def _main(self) -> None:
         try:
             runner = asyncio.Runner(loop_factory=self._factory)
             loop = runner.get_loop()
         except BaseException as error:
-            ready.set_exception(error)
+            self._ready.set_exception(error)
             return
-        with runner:
-            self._loop = loop
-            loop.call_soon(ready.set_result, None)
-            loop.run_forever()
+        try:
+            with runner:
+                with self._lock:
+                    self._left = self._ended
+                    self._loop = loop
+                self._ending = loop.create_task(self._end())
+                self._ready.set_result(None)
+                while not self._left:
+                    # What ends an asyncio program was told to the caller of `call`, or has failed the node: that, or
+                    # those beside it, must be closed in this loop.
+                    with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                        loop.run_forever()
+        finally:
+            self._loop = None
+
+    async def _end(self) -> None:
+        """What the loop's end cancels with all other tasks, and waits for."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self._last()
+
+    def _leave(self) -> None:
+        """In the loop, and once: again, it would stop what the loop does at its end."""
+        if not self._left and self._loop is not None:
+            self._left = True
+            self._loop.stop()
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Starts a coroutine in the loop. Raises NodeClosed where there is none."""
-        if threading.current_thread() is self._thread:
+        try:
+            self._check_thread()
+        except RuntimeError:
             work.close()
-            raise RuntimeError("a blocking call in the node's own thread would wait for itself")
+            raise
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._ended:
                 work.close()
                 raise NodeClosed("the node is closed" if self._thread is not None else "the node is not started")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -332,12 +372,19 @@ class LoopThread:
 
     def stop(self) -> None:
         """Ends loop and thread; calls that are still running are cancelled. Idempotent."""
+        self._check_thread()
         with self._lock:
-            loop, self._loop = self._loop, None
-            calls = list(self._calls)
-        if loop is None or self._thread is None:
-            return
+            self._ended = True
+            loop, calls = self._loop, list(self._calls)
         for call in calls:
             call.cancel()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed by now
+                loop.call_soon_threadsafe(self._leave)
+        if self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # it has not begun, and ends at once if it will
+                self._thread.join()
+
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call in the node's own thread would wait for itself")

@@ -36,7 +36,7 @@ class BlockingCluster:
         """Raises ValueError for a size that can't be."""
         self.nodes: list[Node] = []
         self._cluster = Cluster(size, state_machine=state_machine, directory=directory, config=config)
-        self._thread = LoopThread(None)
+        self._thread = LoopThread(None, self._cluster.start, self._cluster.close)
 
     # ------------------------------------------------------------------ life
 
@@ -52,11 +52,6 @@ class BlockingCluster:
     def start(self) -> None:
         """Starts the nodes and makes them one cluster: see `Cluster.start`."""
         self._thread.start()
-        try:
-            self._thread.run(self._cluster.start())
-        except BaseException:
-            self._thread.stop()
-            raise
         self.nodes = [Node.over(node, self._thread) for node in self._cluster.nodes]
 
     def close(self) -> None:
