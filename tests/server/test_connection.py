@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import random
 import socket
 import struct
+import warnings
 
 import pytest
-from server_site import FakeNode, Site, run
+import uvloop
+from server_site import PATIENCE, FakeNode, Site, run
 
 from raftfast import server
 from raftfast.errors import (
@@ -24,8 +28,8 @@ from raftfast.errors import (
     StorageError,
     UnknownOutcome,
 )
-from raftfast.kv import decode_command
-from raftfast.server import Limits
+from raftfast.kv import KeyValueStore, decode_command
+from raftfast.server import Limits, listener
 
 
 async def turns(count: int = 20) -> None:
@@ -366,6 +370,54 @@ def test_closing_does_not_wait_for_a_client_that_never_reads():
         assert site.port.clients == 0
 
     run(body)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_connections_that_come_in_as_the_port_closes_are_closed_too(new_loop):
+    """In the backlog, accepted, with a transport, or served: it ends, and nothing is left of it."""
+
+    async def main() -> None:
+        for turns in range(8):
+            port = await server.serve(FakeNode())
+            peers = [socket.create_connection((port.host, port.port), PATIENCE) for _ in range(2)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await port.close()
+            assert port.clients == 0
+            for peer in peers:
+                with peer, contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(peer.recv, 10) == b""
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+        gc.collect()
+    assert [str(each.message) for each in caught if each.category is ResourceWarning] == []
+
+
+def test_a_close_that_is_cancelled_cuts_its_connections(monkeypatch):
+    monkeypatch.setattr(listener, "_CLOSE_SECONDS", 2 * PATIENCE)
+
+    async def main() -> None:
+        for count in range(1, 6):
+            node = FakeNode(store=KeyValueStore())
+            node.store.apply(1, b"3:SET1:k%d:%b" % (8 << 20, b"v" * (8 << 20)))
+            port = await server.serve(node, kv=node.store)
+            with socket.create_connection((port.host, port.port), PATIENCE) as peer:
+                peer.sendall(b"GET k\r\n" * 4)
+                await until(lambda port=port: port._port.commands_run > 0)
+                (connection,) = port._connections
+                closing = asyncio.ensure_future(port.close())
+                await turns(count)
+                closing.cancel()
+                await asyncio.wait([closing])
+                assert closing.cancelled()
+                await asyncio.wait_for(connection.closed, PATIENCE)
+                await port.close()
+                assert port.clients == 0
+
+    asyncio.run(main())
 
 
 def test_a_port_whose_opening_is_cancelled_is_free():

@@ -81,6 +81,7 @@ class Port:
     port: int = 0
     version: str = ""
     run_id: str = ""
+    closed: bool = False
     started_at: float = field(default_factory=time.monotonic)
     clients: dict[int, Client] = field(default_factory=dict)
     connections_received: int = 0

@@ -73,6 +73,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._port.closed:
+            self._client.closing = True
+            self._transport.abort()
+            return
         self._port.connections_received += 1
         if len(self._port.clients) >= self._limits.max_clients:
             self._port.connections_rejected += 1

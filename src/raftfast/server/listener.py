@@ -10,6 +10,7 @@ import itertools
 import os
 import secrets
 import socket
+import weakref
 from collections.abc import Callable
 
 from ..version import VERSION
@@ -49,10 +50,14 @@ def command_table(*, with_store: bool) -> dict[bytes, Command]:
 class Server:
     """An open client port. `host` and `port` are what it is bound to."""
 
-    def __init__(self, listening: asyncio.Server, port: Port, connections: set[Connection]) -> None:
+    def __init__(
+        self, listening: asyncio.Server, port: Port, connections: set[Connection], accepted: weakref.WeakSet[Connection]
+    ) -> None:
+        """`accepted`: all that were made, also those that have no transport yet and are none of `connections`."""
         self._listening = listening
         self._port = port
         self._connections = connections
+        self._accepted = accepted
 
     @property
     def host(self) -> str:
@@ -70,18 +75,32 @@ class Server:
     async def close(self) -> None:
         """Stops listening and closes all connections: what was answered is still sent, what waits is given up.
 
-        A connection whose client doesn't read within a second is cut. May be called again.
+        A connection whose client doesn't read within a second is cut; so are all where this is cancelled. May be called
+        again.
         """
-        self._listening.close()
-        for connection in list(self._connections):
-            connection.close()
-        gone = [connection.closed for connection in self._connections]
-        if gone:
-            await asyncio.wait(gone, timeout=_CLOSE_SECONDS)
-        for connection in list(self._connections):
-            connection.abort()
+        self._port.closed = True
+        try:
+            await self._stop_listening()
+            accepted = [connection for connection in self._accepted if not connection.closed.done()]
+            for connection in accepted:
+                connection.close()
+            if accepted:
+                await asyncio.wait([connection.closed for connection in accepted], timeout=_CLOSE_SECONDS)
+        finally:
+            for connection in list(self._accepted):
+                connection.abort()
         if self._connections:
             await asyncio.wait([connection.closed for connection in self._connections])
+
+    async def _stop_listening(self) -> None:
+        # What was accepted just now gets its transport first: asyncio, once its server is closed, drops it unclosed.
+        loop = asyncio.get_running_loop()
+        for each in self._listening.sockets:
+            loop.remove_reader(each.fileno())
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._listening.close()
 
 
 _CLOSE_SECONDS = 1.0
@@ -135,18 +154,21 @@ async def serve(
         run_id=secrets.token_hex(20),
     )
     connections: set[Connection] = set()
+    accepted: weakref.WeakSet[Connection] = weakref.WeakSet()
     numbers = itertools.count(1)
     loop = asyncio.get_running_loop()
 
     def connected() -> Connection:
-        return Connection(shared, next(numbers), connections)
+        connection = Connection(shared, next(numbers), connections)
+        accepted.add(connection)
+        return connection
 
     if sock is not None:
         listening = await loop.create_server(connected, sock=sock, backlog=_BACKLOG, start_serving=False)
     else:
         listening = await loop.create_server(connected, host, port, backlog=_BACKLOG, start_serving=False)
     shared.host, shared.port = listening.sockets[0].getsockname()[:2]
-    server = Server(listening, shared, connections)
+    server = Server(listening, shared, connections, accepted)
     try:
         await listening.start_serving()  # a step of its own, as `net.listen` does
     except BaseException:
