@@ -61,9 +61,11 @@ def run_on_both(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 
 @pytest.fixture(params=sorted(LOOPS))
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+def new_loop(request: pytest.FixtureRequest) -> Iterator[Callable[[], asyncio.AbstractEventLoop]]:
     """Makes a loop: both kinds in turn, for tests of what is left when a loop has ended."""
-    return LOOPS[request.param]
+    gc.freeze()
+    yield LOOPS[request.param]
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
