@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from types import FrameType
 
 __all__ = ["GracefulTerm"]
 
 
 class GracefulTerm:
-    """While it is armed, SIGTERM cancels the task that armed it.
+    """While it is armed, SIGTERM cancels the task that armed it; once that has ended, SIGTERM has its usual effect.
 
-    Nothing is touched outside the main thread, or where the process handles SIGTERM itself.
+    Nothing is touched outside the main thread, or where the process handles SIGTERM itself, before or later.
     """
 
     def __init__(self) -> None:
@@ -31,10 +32,13 @@ class GracefulTerm:
             return
 
         def received() -> None:
-            self._received = True
-            task.cancel()
+            if signal.getsignal(signal.SIGTERM) is _ours:
+                self._received = True
+                if not task.cancel():
+                    self.disarm()
 
         loop.add_signal_handler(signal.SIGTERM, received)
+        signal.signal(signal.SIGTERM, _ours)  # the loop is told as before, and another handler can be told from ours
         self._armed = True
 
     def disarm(self) -> None:
@@ -42,6 +46,11 @@ class GracefulTerm:
         if not self._armed:
             return
         self._armed = False
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        if signal.getsignal(signal.SIGTERM) is _ours:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         if self._received:
             signal.raise_signal(signal.SIGTERM)
+
+
+def _ours(number: int, frame: FrameType | None) -> None:
+    """Does nothing: the loop hears of the signal by itself."""

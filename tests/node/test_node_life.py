@@ -7,7 +7,9 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -217,3 +219,78 @@ def test_who_listens_to_a_node_that_has_failed_is_told_so(run, tmp_path: Path) -
             assert await asyncio.wait_for(listen(node), PATIENCE) == []
 
     run(main())
+
+
+# ---------------------------------------------------------------------- SIGTERM
+
+
+BEGINNING = """
+import asyncio, contextlib, os, signal, sys
+import uvloop
+import raftfast
+from node_cluster import CONFIG, Journal
+
+node = raftfast.Node(sys.argv[1], bus_port=0, state_machine=Journal(), config=CONFIG)
+"""
+
+END = """
+with asyncio.Runner(loop_factory=sys.modules[sys.argv[2]].new_event_loop) as runner:
+    runner.run(main())
+"""
+
+ENTERED_BY_A_TASK_THAT_ENDS = """
+async def main():
+    stack = contextlib.AsyncExitStack()
+
+    async def startup():
+        await stack.enter_async_context(node)
+
+    await asyncio.create_task(startup())
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.Event().wait()
+"""
+
+HANDLED_BY_THE_SERVICE = """
+async def main():
+    told = asyncio.Event()
+    async with node:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await told.wait()
+        told.clear()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await told.wait()
+"""
+
+HANDLED_BY_THE_PROCESS = """
+async def main():
+    told = []
+    async with node:
+        signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not told:
+            await asyncio.sleep(0)
+        await node.propose(b"x")
+    os.kill(os.getpid(), signal.SIGTERM)
+    while len(told) < 2:
+        await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize("module", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("main", "code"),
+    [(ENTERED_BY_A_TASK_THAT_ENDS, -signal.SIGTERM), (HANDLED_BY_THE_SERVICE, 0), (HANDLED_BY_THE_PROCESS, 0)],
+    ids=["nobody to cancel", "a handler of the loop", "a handler of the process"],
+)
+def test_sigterm_is_swallowed_by_nobody_and_left_to_who_handles_it(
+    tmp_path: Path, main: str, code: int, module: str
+) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINNING + main + END, str(tmp_path / "n"), module],
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code
