@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import operator
 import os
 import signal
 import socket
@@ -20,14 +21,16 @@ from node_cluster import CONFIG, HOST, PATIENCE, Journal, cluster_of, error_of
 
 from raftfast import Event, Node, NodeClosed, StorageError
 from raftfast.engine import Engine
+from raftfast.unbroken import unbroken
 from real_nodes import no_thread_left
 
 
 def write_on(engine: Engine) -> None:
-    """From now on each job of the storage is followed by another one: there is none of which it is the last."""
+    """From now on each job of the storage is followed by another one, which runs at once: it is never idle again."""
     stored, numbers = engine._stored, itertools.count()
 
     def and_another(job) -> None:
+        engine._queue(job._replace(hard_state=None, truncate_from=None, lines=[]))
         stored(job)
         engine.member.propose_app(b"%d" % next(numbers), None, engine.loop.time())
 
@@ -104,6 +107,49 @@ def test_an_end_that_is_cancelled_gives_all_back_before_it_is_over(run_on_both, 
             await node.close()  # and this is not cancelled with what it waits for
             if is_over:
                 break
+
+    run_on_both(main())
+
+
+@pytest.mark.parametrize("part", ["_listener", "_engine.dialer"])
+def test_an_end_that_is_cancelled_while_it_waits_for_others(run_on_both, tmp_path: Path, part: str) -> None:
+    async def main() -> None:
+        node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
+        await node.start()
+        waited_for, waiting = operator.attrgetter(part)(node), asyncio.Event()
+        close = waited_for.close
+
+        async def close_and_wait(*reason: str) -> None:
+            await close(*reason)
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+
+        waited_for.close = close_and_wait
+        closing = asyncio.ensure_future(node.close())
+        await asyncio.wait_for(waiting.wait(), PATIENCE)
+        waited_for.close = close
+        for task in (closing, node._closing):  # whose caller has given up
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE)
+            assert task.cancelled()
+        assert opened_in(tmp_path) == []
+
+    run_on_both(main())
+
+
+def test_what_is_given_back_is_waited_for_however_often_that_is_cancelled(run_on_both) -> None:
+    async def main() -> None:
+        given_back = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(unbroken(given_back))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await some(5)
+        assert not waiting.done()
+        given_back.set_result(None)
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        await unbroken(given_back)
 
     run_on_both(main())
 
