@@ -60,6 +60,13 @@ class LeaderWork:
         self._held_bytes = 0
         self._replacing = None
 
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The silent voter that this leader has put a learner in the place of: taken out next, if it stays silent."""
+        if self._replacing is None or self._leadership is not self._member.raft.leadership:
+            return frozenset()
+        return frozenset(self._replacing[:1])
+
     # ------------------------------------------------------------------ proposals
 
     def append_own(self, entries: list[bytes], now: float) -> None:

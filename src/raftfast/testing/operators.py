@@ -45,6 +45,7 @@ class Operators:
         """Whether the node's copies may be destroyed: in every voter set that is, or may come, a majority remains.
 
         Not while a removal is under way: a leader that has not noticed yet that the node is gone would count on it.
+        A silent voter in whose place the leader has put another is about to be taken out by it.
         """
         simulation = self._simulation
         cluster_id = simulation.cluster_id
@@ -56,7 +57,8 @@ class Operators:
         sets = {truth.state.voters()}
         for other in simulation.nodes:
             if other.member is not None and other.cluster_id == cluster_id:
-                sets.add(other.member.raft.voters)
+                voters = other.member.raft.voters
+                sets |= {voters, voters - other.member.leader.replaced}
             elif other.member is None and _may_change_voters(other, len(truth.committed)):
                 return False
         late = simulation.timeline.now - 20 * simulation.config.node_timeout
