@@ -121,9 +121,3 @@ def open_link(owner: Recorder, **limits: Any) -> tuple[Link, NoSocket]:
     transport = NoSocket(link)
     link.connection_made(transport)
     return link, transport
-
-
-async def some_turns() -> None:
-    """Lets everything run that is due; nothing here depends on how much more than that."""
-    for _ in range(5):
-        await asyncio.sleep(0)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorder import CONFIG, HELLO, PATIENCE, Recorder, entries, some_turns
+from recorder import CONFIG, HELLO, PATIENCE, Recorder, entries
 
+from loop_turns import cancelled_after, turns
 from raftfast.config import Config
 from raftfast.errors import NodeClosed
 from raftfast.net import Dialer, Listener, listen
@@ -314,10 +315,10 @@ def test_a_dial_under_way_is_given_up_in_silence(run: Any) -> None:
         with silent_port() as port:
             dialer = new_dialer(ours, ssl=ssl.create_default_context())
             dialer.want({"n": port.getsockname()})
-            await some_turns()
+            await turns()
             dialer.want({})
             dialer.dial_once("meet", *port.getsockname())
-            await some_turns()
+            await turns()
             await dialer.close()
             assert not dialer._tasks
             assert ours.told == []
@@ -448,7 +449,7 @@ def test_close_waits_for_what_is_still_being_sent(run: Any, monkeypatch: pytest.
             dialer = new_dialer(ours)
             dialer.want({"n": port.getsockname()})
             await ours.until(lambda: ours.opened)
-            await some_turns()  # a dial given up as it succeeds is cut instead
+            await turns()  # a dial given up as it succeeds is cut instead
             link = ours.opened[0]
             assert link.send(entries(8000, 1000))
             assert link.buffered, "the test needs bytes that wait"
@@ -489,7 +490,7 @@ def test_a_close_that_is_cancelled_cuts_what_is_left(run: Any, monkeypatch: Any)
 
     async def main() -> None:
         with socket.create_server((HOST, 0)) as silent:
-            for turns in range(6):
+            for count in range(6):
                 owner = Recorder()
                 dialer = new_dialer(owner)
                 dialer.want({"n": (HOST, silent.getsockname()[1])})
@@ -497,13 +498,8 @@ def test_a_close_that_is_cancelled_cuts_what_is_left(run: Any, monkeypatch: Any)
                 (link,) = owner.opened
                 while not link.buffered:
                     assert link.send(entries(500))
-                closing = asyncio.ensure_future(dialer.close("good night"))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                closing.cancel()
-                await asyncio.wait([closing])
-                assert closing.cancelled()
-                if not turns:  # it never began
+                assert (await cancelled_after(count, dialer.close("good night"))).cancelled()
+                if not count:  # it never began
                     link.abort("good night")
                 await asyncio.wait_for(link.wait_released(), PATIENCE)
                 await dialer.close()

@@ -9,8 +9,9 @@ import struct
 from typing import Any
 
 import pytest
-from recorder import CONFIG, HELLO, ID, PATIENCE, NoSocket, Recorder, entries, new_link, open_link, some_turns
+from recorder import CONFIG, HELLO, ID, PATIENCE, NoSocket, Recorder, entries, new_link, open_link
 
+from loop_turns import turns
 from raftfast.errors import ProtocolError
 from raftfast.hot import wire
 from raftfast.messages import AppendEntriesAck, Hi, Message, ReadIndex, Unknown, Welcome
@@ -120,7 +121,7 @@ def test_every_cut_of_two_messages_gives_the_same(run: Any) -> None:
             link.data_received(data[cut:])
             assert owner.got() == [HELLO, Welcome()], cut
             link.close("enough")
-        await some_turns()
+        await turns()
 
     run(main())
 
@@ -206,7 +207,7 @@ def test_protocol_errors_are_logged_once_an_interval_a_peer(run: Any, caplog: py
             link = Link(Recorder(), outbound=False, max_frame=1 << 20, max_buffer=1 << 20, stats=stats)
             link.connection_made(NoSocket(link, peer=(peer, 1)))
             link.data_received(BAD)
-        await some_turns()
+        await turns()
         assert stats.protocol_errors == 4
 
     with caplog.at_level(logging.WARNING, logger="raftfast.net"):
@@ -379,7 +380,7 @@ def test_the_owner_is_told_once_and_never_from_inside(run: Any) -> None:
             await owner.until(lambda owner=owner: owner.closed)
             await link.wait_released()
             link.abort("too late")
-            await some_turns()
+            await turns()
             assert owner.reasons() == ["first"]
             assert owner.told == ["opened", "closed"]
 
@@ -412,7 +413,7 @@ def test_a_link_closed_before_it_is_connected_never_reaches_its_owner(run: Any) 
         transport = NoSocket(link)
         link.connection_made(transport)
         assert transport.ended == "abort"
-        await some_turns()
+        await turns()
         assert owner.told == []
 
     run(main())

@@ -9,8 +9,9 @@ import socket
 from typing import Any
 
 import pytest
-from recorder import CONFIG, HELLO, PATIENCE, NoSocket, Recorder, entries, new_link, some_turns
+from recorder import CONFIG, HELLO, PATIENCE, NoSocket, Recorder, entries, new_link
 
+from loop_turns import cancelled_after, turns
 from raftfast.errors import ConfigError
 from raftfast.hot import wire
 from raftfast.net import LinkStats, listen
@@ -90,7 +91,7 @@ def test_a_connection_that_was_being_taken_when_the_port_closed_is_cut(run: Any)
         transport = NoSocket(late)
         late.connection_made(transport)
         assert transport.ended == "abort"
-        await some_turns()
+        await turns()
         assert owner.told == []
 
     run(main())
@@ -117,15 +118,14 @@ def test_a_connection_that_comes_in_as_the_port_closes_is_closed_too(run: Any) -
     """Accepted, but no transport yet: asyncio's own server forgets such a socket (a ResourceWarning here)."""
 
     async def main() -> None:
-        for turns in range(4):
+        for count in range(4):
             listener = await listen("127.0.0.1", 0, Recorder(), CONFIG)
             with socket.socket() as peer:
                 peer.setblocking(False)
                 peer.connect_ex(("127.0.0.1", listener.port))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+                await turns(count)
                 await listener.close()
-            await some_turns()
+            await turns()
 
     run(main())
 
@@ -135,7 +135,7 @@ def test_a_close_that_is_cancelled_closes_the_port_and_cuts_its_links(run: Any, 
     monkeypatch.setattr(link_module, "LINGER", 2 * PATIENCE)
 
     async def main() -> None:
-        for turns in range(6):
+        for count in range(1, 6):
             owner = Recorder()
             listener = await listen("127.0.0.1", 0, owner, CONFIG)
             with socket.create_connection(("127.0.0.1", listener.port)) as peer:
@@ -143,16 +143,10 @@ def test_a_close_that_is_cancelled_closes_the_port_and_cuts_its_links(run: Any, 
                 (link,) = owner.opened
                 while not link.buffered:
                     assert link.send(entries(500))
-                closing = asyncio.ensure_future(listener.close("good night"))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                if turns:  # else it never began
-                    closing.cancel()
-                    await asyncio.wait([closing])
-                    assert closing.cancelled()
-                    await asyncio.wait_for(link.wait_released(), PATIENCE)
-                    assert owner.reasons() == ["good night"]
-                    assert listener.port == 0
+                assert (await cancelled_after(count, listener.close("good night"))).cancelled()
+                await asyncio.wait_for(link.wait_released(), PATIENCE)
+                assert owner.reasons() == ["good night"]
+                assert listener.port == 0
                 peer.close()
                 await listener.close()
 
@@ -166,18 +160,14 @@ def test_a_port_whose_opening_is_cancelled_is_free(run: Any) -> None:
         first = await listen("127.0.0.1", 0, Recorder(), CONFIG)
         port = first.port
         await first.close()
-        for turns in itertools.count():
-            opening = asyncio.ensure_future(listen("127.0.0.1", port, Recorder(), CONFIG))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            opening.cancel()
-            await asyncio.wait([opening])
+        for count in itertools.count():
+            opening = await cancelled_after(count, listen("127.0.0.1", port, Recorder(), CONFIG))
             if not opening.cancelled():
                 await opening.result().close()
             with socket.create_server(("127.0.0.1", port)):
                 pass
             if not opening.cancelled():
-                assert turns > 1
+                assert count > 1
                 break
 
     run(main())

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from node_cluster import CONFIG, HOST, PATIENCE, Journal, cluster_of, error_of
 
+from loop_turns import turns
 from raftfast import Event, Node, NodeClosed, StorageError
 from raftfast.engine import Engine
 from raftfast.unbroken import unbroken
@@ -40,10 +41,10 @@ def write_on(engine: Engine) -> None:
 def turns_until_over() -> Iterator[int]:
     """0, 1, 2, … turns of a loop, then more and more, for who stops when what it looks at is over by then."""
     yield from range(24)
-    turns = 24
+    count = 24
     while True:
-        yield turns
-        turns += turns // 2
+        yield count
+        count += count // 2
 
 
 def opened_in(folder: Path) -> list[str]:
@@ -55,11 +56,6 @@ def opened_in(folder: Path) -> list[str]:
     return [name for name in names if name.startswith(str(folder.resolve()))]
 
 
-async def some(turns: int) -> None:
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
 # ---------------------------------------------------------------------- an end that is cut short
 
 
@@ -67,23 +63,23 @@ async def some(turns: int) -> None:
 def test_a_loop_that_ends_meanwhile_leaves_nothing_of_a_node(tmp_path: Path, new_loop, what: str) -> None:
     """`asyncio.run` cancels all tasks when it ends. The folder is free then: the next round has it."""
 
-    async def main(turns: int) -> bool:
+    async def main(count: int) -> bool:
         node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
         if what != "start":
             await node.start()
             await node.propose(b"x")
         under_way = asyncio.ensure_future(getattr(node, what)())
-        await some(turns)
+        await turns(count)
         return under_way.done() and (what != "start" or await node.close() is None)
 
     with warnings.catch_warnings(record=True) as caught, no_thread_left():  # raised in its close, uvloop waits for ever
         warnings.simplefilter("always")
-        for turns in turns_until_over():
+        for count in turns_until_over():
             with asyncio.Runner(loop_factory=new_loop) as runner:
-                is_over = runner.run(main(turns))
+                is_over = runner.run(main(count))
             gc.collect()
             unclosed = [str(each.message) for each in caught if each.category is ResourceWarning]
-            assert not unclosed, f"left behind after {turns} turns"
+            assert not unclosed, f"left behind after {count} turns"
             assert opened_in(tmp_path) == []
             if is_over:
                 break
@@ -93,12 +89,12 @@ def test_a_loop_that_ends_meanwhile_leaves_nothing_of_a_node(tmp_path: Path, new
 def test_an_end_that_is_cancelled_gives_all_back_before_it_is_over(run_on_both, tmp_path: Path, again: bool) -> None:
     async def main() -> None:
         me, is_over = asyncio.current_task(), False
-        for turns in turns_until_over():
+        for count in turns_until_over():
             node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
             await node.start()
             await node.propose(b"x")
             closing = asyncio.ensure_future(node.close())
-            await some(turns)
+            await turns(count)
             is_over = closing.done()
             while not closing.done():
                 for task in asyncio.all_tasks() - {me}:
@@ -144,7 +140,7 @@ def test_what_is_given_back_is_waited_for_however_often_that_is_cancelled(run_on
         for _ in range(5):
             await asyncio.sleep(0)
             waiting.cancel()
-        await some(5)
+        await turns(5)
         assert not waiting.done()
         given_back.set_result(None)
         await asyncio.wait([waiting])

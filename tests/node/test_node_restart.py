@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from node_cluster import CONFIG, ELECTIONS, HOST, Journal, cluster_of, error_of, meet
 
+from loop_turns import cancelled_after, turns
 from raftfast import Node, NodeClosed, StateMachine, StorageError, nodesconf
 from raftfast.messages import Role
 
@@ -446,13 +447,9 @@ def test_a_port_in_use_is_one_clear_error_and_the_folder_is_free_again(run_on_bo
 
 def test_a_start_that_is_cancelled_leaves_the_folder_free(run_on_both, tmp_path: Path) -> None:
     async def main() -> None:
-        for steps in range(40):
+        for count in range(40):
             node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
-            task = asyncio.ensure_future(node.start())
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
+            await cancelled_after(count, node.start())
             await node.close()
         async with Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG) as again:
             assert await again.propose(b"x") == b"1"
@@ -463,11 +460,10 @@ def test_a_start_that_is_cancelled_leaves_the_folder_free(run_on_both, tmp_path:
 @pytest.mark.parametrize("end", [Node.close, Node.abort])
 def test_a_node_that_is_closed_while_it_starts_is_not_left_running(run_on_both, tmp_path: Path, end) -> None:
     async def main() -> None:
-        for turns in (*range(12), 20, 40, 80):
+        for count in (*range(12), 20, 40, 80):
             node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
             starting = asyncio.ensure_future(node.start())
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await turns(count)
             await end(node)
             await asyncio.wait([starting])
             assert starting.exception() is None or isinstance(starting.exception(), NodeClosed)
@@ -479,11 +475,10 @@ def test_a_node_that_is_closed_while_it_starts_is_not_left_running(run_on_both, 
 
 def test_a_start_that_is_cancelled_again_while_it_is_undone(run_on_both, tmp_path: Path) -> None:
     async def main() -> None:
-        for turns in (*range(12), 20, 40, 80):
+        for count in (*range(12), 20, 40, 80):
             node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
             starting = asyncio.ensure_future(node.start())
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await turns(count)
             while not starting.done():
                 starting.cancel()
                 await asyncio.sleep(0)

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from server_site import PATIENCE, FakeNode, Site, run
 
+from loop_turns import cancelled_after, turns
 from raftfast import server
 from raftfast.errors import (
     Busy,
@@ -30,12 +31,6 @@ from raftfast.errors import (
 )
 from raftfast.kv import KeyValueStore, decode_command
 from raftfast.server import Limits, listener
-
-
-async def turns(count: int = 20) -> None:
-    """Lets the loop run: everything that is due has run after a few turns."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def until(condition) -> None:
@@ -378,11 +373,10 @@ def test_connections_that_come_in_as_the_port_closes_are_closed_too(new_loop, mo
     monkeypatch.setattr(listener, "_CLOSE_SECONDS", 2 * PATIENCE)
 
     async def main() -> None:
-        for turns in range(8):
+        for count in range(8):
             port = await server.serve(FakeNode())
             peers = [socket.create_connection((port.host, port.port), PATIENCE) for _ in range(2)]
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await turns(count)
             await asyncio.wait_for(port.close(), PATIENCE)
             assert port.clients == 0
             for peer in peers:
@@ -411,11 +405,7 @@ def test_a_close_that_is_cancelled_cuts_its_connections(monkeypatch):
                 peer.sendall(b"GET k\r\n" * 4)
                 await until(lambda port=port: port._port.commands_run > 0)
                 (connection,) = port._connections
-                closing = asyncio.ensure_future(port.close())
-                await turns(count)
-                closing.cancel()
-                await asyncio.wait([closing])
-                assert closing.cancelled()
+                assert (await cancelled_after(count, port.close())).cancelled()
                 await asyncio.wait_for(connection.closed, PATIENCE)
                 await port.close()
                 assert port.clients == 0
@@ -428,18 +418,14 @@ def test_a_port_whose_opening_is_cancelled_is_free():
         node = FakeNode()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        for turns in itertools.count():
-            opening = asyncio.ensure_future(server.serve(node, port=port))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            opening.cancel()
-            await asyncio.wait([opening])
+        for count in itertools.count():
+            opening = await cancelled_after(count, server.serve(node, port=port))
             if not opening.cancelled():
                 await opening.result().close()
             with socket.create_server(("127.0.0.1", port)):
                 pass
             if not opening.cancelled():
-                assert turns > 1
+                assert count > 1
                 break
 
     asyncio.run(main())
