@@ -83,7 +83,6 @@ class Engine:
         self._jobs_queued = 0
         self._jobs_taken = 0
         self._jobs_done = 0
-        self._job_running = False
         self._incoming: IncomingSnapshot | None = None
         self._held: list[PieceWrite] = []
         self._lent: list[SnapshotFile] = []
@@ -235,11 +234,14 @@ class Engine:
         self._jobs.append(job)
         self._jobs_queued += 1
 
+    @property
+    def _job_running(self) -> bool:
+        return self._jobs_done < self._jobs_taken
+
     def _start_job(self) -> None:
         """One job at a time; what queued up meanwhile is one write and one sync: group commit."""
         if self._job_running or not self._jobs or self._stopped:
             return
-        self._job_running = True
         first = self._jobs.popleft()
         if isinstance(first, StoreJob):
             job = join_jobs(first, self._jobs)
@@ -271,7 +273,7 @@ class Engine:
         )
 
     def _stored(self, job: StoreJob) -> None:
-        self._job_running, self._jobs_done = False, self._jobs_taken
+        self._jobs_done = self._jobs_taken
         self.member.stored(job.ticket, self.loop.time())
         self._note_room()
         self._start_job()
@@ -291,7 +293,7 @@ class Engine:
         self._room.look()
 
     def _rewritten(self, rewrite: Rewrite) -> None:
-        self._job_running, self._jobs_done = False, self._jobs_taken
+        self._jobs_done = self._jobs_taken
         self._note_room()
         if rewrite.token:
             self.member.rewritten(rewrite.token, self.loop.time())

@@ -32,7 +32,7 @@ def untold(rule: str, story: str, *changes: tuple[str, str, str], source: str) -
     return mutant(rule, told, *changes, source=source)
 
 
-GRANTS = "return self.node_id in self.members and self.log.last_index >= self.commit_to_reach"
+GRANTS = "return self.node_id in self.members and not self.reads_history"
 REFUSES = "self._promise(sender, AppendEntriesAck(self.current_term, False, 0, self.repl_offset), link)"
 LEASE = "refused = self.lease_is_live(self._now) and not message.transfer"
 TRIM = "target = min(last_applied - config.trim_keep, least_needed(now), self._applied_long_ago(boundary, now))"
@@ -516,7 +516,7 @@ CASES = [
     mutant(
         "a joiner grants votes in history",
         review.test_a_joiner_grants_no_vote_before_its_log_reaches_what_was_committed_when_it_came,
-        ("core", " and self.log.last_index >= self.commit_to_reach", ""),
+        ("core", " and not self.reads_history", ""),
         source="PROTOCOL 4",
     ),
     mutant(

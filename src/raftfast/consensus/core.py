@@ -179,12 +179,17 @@ class Core:
         """Whether this node may grant votes: a member, which a joiner is as soon as its NODE_JOIN is in its log.
 
         Others may count on it from then on, though it has not heard yet that the entry is committed (PROTOCOL 1, 4).
-        In history, what was committed when it first heard a leader, it may have been a voter in an earlier life: what
-        it acknowledged then is gone, and a vote in a voter set of then could elect who lacks it. **(stricter)**
+        In history it may have been a voter in an earlier life: what it acknowledged then is gone, and a vote in a voter
+        set of then could elect who lacks it. **(stricter)**
         """
         if self.standing is not Standing.JOINER:
             return self.standing is Standing.MEMBER
-        return self.node_id in self.members and self.log.last_index >= self.commit_to_reach
+        return self.node_id in self.members and not self.reads_history
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether the log ends in what was committed when this joiner first heard a leader."""
+        return self.log.last_index < self.commit_to_reach
 
     @property
     def voter_change_pending(self) -> bool:

@@ -111,10 +111,10 @@ class Elections(Core):
         is_behind = self._log_is_behind(message.last_log_index, message.last_log_term)
         granted = is_free and not is_behind
         if is_free and is_behind:
-            self._is_needed()
+            self._stand_for_a_while()
         self._promise(sender, PreVote(message.term if granted else self.current_term, granted), link)
 
-    def _is_needed(self) -> None:
+    def _stand_for_a_while(self) -> None:
         """Somebody counts on our vote, and lacks entries of ours: for a while we stand ourselves, a learner too.
 
         An entry that we don't have may have made us a voter there: where the asker has not enough votes without ours,

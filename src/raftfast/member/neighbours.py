@@ -66,9 +66,8 @@ class Neighbours:
 
         In history it may have been one in an earlier life, and nobody means it by that.
         """
-        member, raft = self._member, self._member.raft
-        named = self.joined_in_this_life and member.knows(member.node_id)
-        return named and raft.log.last_index >= raft.commit_to_reach
+        member = self._member
+        return self.joined_in_this_life and member.knows(member.node_id) and not member.raft.reads_history
 
     def newest_join(self, node_id: str) -> int:
         """Where a node's newest NODE_JOIN stands, applied or not; 0 where this process knows of none."""

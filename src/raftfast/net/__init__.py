@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from .dialer import Dialer, DialOwner
 from .link import Link, LinkOwner
-from .listener import Listener, check_free, listen
+from .listener import Listener, check_free, listen, stop_listening
 from .stats import LinkStats
 
-__all__ = ["DialOwner", "Dialer", "Link", "LinkOwner", "LinkStats", "Listener", "check_free", "listen"]
+__all__ = [
+    "DialOwner",
+    "Dialer",
+    "Link",
+    "LinkOwner",
+    "LinkStats",
+    "Listener",
+    "check_free",
+    "listen",
+    "stop_listening",
+]

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from .link import Link, LinkOwner, reason_of
 from .stats import LinkStats
 
-__all__ = ["Listener", "check_free", "listen"]
+__all__ = ["Listener", "check_free", "listen", "stop_listening"]
 
 
 class Listener:
@@ -45,7 +45,8 @@ class Listener:
         """
         self._closed = True
         try:
-            await self._stop_listening()
+            if self._server is not None:
+                await stop_listening(self._server)
             links = list(self._links)
             for link in links:
                 link.close(reason)
@@ -55,18 +56,6 @@ class Listener:
             for link in list(self._links):
                 link.abort(reason)
             raise
-
-    async def _stop_listening(self) -> None:
-        if self._server is None:
-            return
-        # What was accepted just now becomes a link first: asyncio, once its server is closed, drops it unclosed.
-        loop = asyncio.get_running_loop()
-        for each in self._server.sockets:
-            loop.remove_reader(each.fileno())
-        try:
-            await asyncio.sleep(0)
-        finally:
-            self._server.close()
 
     def _accept(self) -> Link:
         link = Link(
@@ -114,6 +103,20 @@ async def listen(
     except (OSError, UnicodeError) as exc:
         raise _one_line(host, port, exc) from exc
     return listener
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Closes a server's port, also where it is cancelled; what was accepted just now gets its transport before that.
+
+    asyncio alone, once its server is closed, drops it unclosed.
+    """
+    loop = asyncio.get_running_loop()
+    for each in server.sockets:
+        loop.remove_reader(each.fileno())
+    try:
+        await asyncio.sleep(0)
+    finally:
+        server.close()
 
 
 async def check_free(host: str, port: int) -> None:

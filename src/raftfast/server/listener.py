@@ -13,6 +13,7 @@ import socket
 import weakref
 from collections.abc import Callable
 
+from ..net import stop_listening
 from ..version import VERSION
 from . import (
     backup_commands,
@@ -80,7 +81,7 @@ class Server:
         """
         self._port.closed = True
         try:
-            await self._stop_listening()
+            await stop_listening(self._listening)
             accepted = [connection for connection in self._accepted if not connection.closed.done()]
             for connection in accepted:
                 connection.close()
@@ -91,16 +92,6 @@ class Server:
                 connection.abort()
         if self._connections:
             await asyncio.wait([connection.closed for connection in self._connections])
-
-    async def _stop_listening(self) -> None:
-        # What was accepted just now gets its transport first: asyncio, once its server is closed, drops it unclosed.
-        loop = asyncio.get_running_loop()
-        for each in self._listening.sockets:
-            loop.remove_reader(each.fileno())
-        try:
-            await asyncio.sleep(0)
-        finally:
-            self._listening.close()
 
 
 _CLOSE_SECONDS = 1.0
