@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
-from node_cluster import CONFIG, ELECTIONS, HOST, Journal, cluster_of, error_of, meet
+from node_cluster import CONFIG, ELECTIONS, HOST, PATIENCE, Journal, cluster_of, error_of, meet
 
 from loop_turns import cancelled_after, turns
 from raftfast import Node, NodeClosed, StateMachine, StorageError, nodesconf
+from raftfast.engine import Engine
 from raftfast.messages import Role
 
 
@@ -455,6 +457,30 @@ def test_a_start_that_is_cancelled_leaves_the_folder_free(run_on_both, tmp_path:
             assert await again.propose(b"x") == b"1"
 
     run_on_both(main())
+
+
+def test_a_start_waits_until_the_id_of_a_new_node_is_stored(run, tmp_path: Path, monkeypatch) -> None:
+    reached, gate, rewrite = threading.Event(), threading.Event(), Engine._rewrite
+
+    def held(engine: Engine, *args) -> None:
+        reached.set()
+        assert gate.wait(PATIENCE)
+        rewrite(engine, *args)
+
+    monkeypatch.setattr(Engine, "_rewrite", held)
+
+    async def main() -> None:
+        node = Node(tmp_path / "n", bus_port=0, state_machine=Journal(), config=CONFIG)
+        starting = asyncio.ensure_future(node.start())
+        assert await asyncio.to_thread(reached.wait, PATIENCE)
+        await turns(100)
+        assert not starting.done()
+        gate.set()
+        await starting
+        assert node.node_id.encode() in (tmp_path / "n" / "nodes.conf").read_bytes()
+        await node.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("end", [Node.close, Node.abort])
